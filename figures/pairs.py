@@ -1,0 +1,274 @@
+"""A dumbbell per layer: where in the network do two runs differ?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from optgeom.figures.empty import empty
+from optgeom.figures.formats import number
+from optgeom.figures.labels import note
+from optgeom.figures.names import by_kind, escape, layer_titles, run_label
+from optgeom.figures.reading import (
+    Missing,
+    Source,
+    as_traces,
+    at_or_before,
+    layer_in,
+    missing_table,
+    numbers_of,
+    slot_map,
+)
+from optgeom.figures.theme import Theme, ThemeName, axis, layout, theme_of
+from optgeom.geometry.catalogue import METRICS
+
+if TYPE_CHECKING:
+    from optgeom.traces.store import Trace
+
+ROW = 22
+
+
+class PairRow(NamedTuple):
+    """One layer's value in each run, None where it was not captured."""
+
+    layer: str
+    title: str
+    values: tuple[float | None, ...]
+
+
+class PairGroup(NamedTuple):
+    """The layers of one kind, by depth, and the median over them per run."""
+
+    kind: str
+    medians: tuple[float | None, ...]
+    rows: tuple[PairRow, ...]
+
+
+class LayerPairsInfo(NamedTuple):
+    """What the figure draws.
+
+    Attributes:
+        metric: the column.
+        runs: the runs' names, in the order of each row's values.
+        slots: their colour slots.
+        steps: the step that each run's values are of, None where it has none.
+        groups: kinds of layers in the order of a forward pass.
+        maximum: the axis goes from 0 to here, over all captured steps.
+        missing: what runs lack.
+    """
+
+    metric: str
+    runs: tuple[str, ...]
+    slots: tuple[int, ...]
+    steps: tuple[int | None, ...]
+    groups: tuple[PairGroup, ...]
+    maximum: float
+    missing: tuple[Missing, ...]
+
+
+def info(
+    traces: Source,
+    *,
+    step: int | None = None,
+    stage: str = "update",
+    metric: str = "neuron_norm_cv",
+    slots: Mapping[str, int] | None = None,
+) -> LayerPairsInfo:
+    """Collect one metric of every layer in each run.
+
+    Args:
+        traces: one trace or several (the first two span the dumbbell).
+        step: the captured step, or the nearest earlier one per layer; None for the last.
+        stage: the stage of the metric.
+        metric: a column of the catalogue.
+        slots: colour slot per run; by default decided from these traces.
+    """
+    shown = as_traces(traces)
+    colours = slot_map(shown, slots)
+    missing: list[Missing] = []
+    values: list[dict[str, float]] = []
+    steps: list[int | None] = []
+    maximum = 0.0
+    for trace in shown:
+        at, found, top = _values(trace, stage, metric, step)
+        if not found:
+            missing.append(
+                missing_table(trace, title="any layer", stage=stage, table=METRICS[metric].table)
+            )
+        values.append(found)
+        steps.append(at)
+        maximum = max(maximum, top)
+    layers = {layer.name: layer for trace in shown for layer in trace.layers}
+    captured = {name for found in values for name in found}
+    titles = layer_titles(layers.values())
+    groups = []
+    for kind, members in by_kind(layers.values()).items():
+        rows = tuple(
+            PairRow(one.name, titles[one.name], tuple(found.get(one.name) for found in values))
+            for one in members
+            if one.name in captured or any(layer_in(trace, one.name) for trace in shown)
+        )
+        medians = tuple(_median([row.values[place] for row in rows]) for place in range(len(shown)))
+        groups.append(PairGroup(kind, medians, rows))
+    return LayerPairsInfo(
+        metric,
+        tuple(trace.name for trace in shown),
+        tuple(colours.get(trace.name, 99) for trace in shown),
+        tuple(steps),
+        tuple(groups),
+        maximum,
+        tuple(missing),
+    )
+
+
+def _values(
+    trace: Trace, stage: str, metric: str, step: int | None
+) -> tuple[int | None, dict[str, float], float]:
+    """Return the step, each layer's value there or nearest before, and the largest of all."""
+    if stage not in trace.stages:
+        return None, {}, 0.0
+    table = trace.metrics(stages=[stage])
+    numbers = numbers_of(table, metric)
+    usable = np.isfinite(numbers)
+    if not usable.any():
+        return None, {}, 0.0
+    at = table.column("step").to_numpy()
+    names = table.column("layer").to_pylist()
+    found: dict[str, float] = {}
+    # Rows come sorted by step, so the last one that counts for a layer is the nearest.
+    for place in np.flatnonzero(usable):
+        if step is None or at[place] <= step:
+            found[names[place]] = float(numbers[place])
+    known = [int(one) for one in np.unique(at[usable])]
+    return at_or_before(known, step), found, float(numbers[usable].max())
+
+
+def _median(values: list[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.median(present)) if present else None
+
+
+def plot(what: LayerPairsInfo, *, theme: Theme) -> go.Figure:
+    """Draw one row per layer, a dot per run, a line between the first two."""
+    groups = [group for group in what.groups if group.rows]
+    count = sum(1 + len(group.rows) for group in groups)
+    if not any(value is not None for group in groups for row in group.rows for value in row.values):
+        return empty(what.missing, theme)
+    notes, lines_x, lines_y = [], [], []
+    dots: list[tuple[list[float], list[float], list[str]]] = [([], [], []) for _ in what.runs]
+    place = 0.0
+    for group in groups:
+        medians = " | ".join(number(value, digits=2) for value in group.medians)
+        head = f"<b>{escape(group.kind)}</b>  median {medians}"
+        notes.append(note(head, theme, x=0, xref="paper", xanchor="left", xshift=-244, y=place))
+        for row in group.rows:
+            place += 1
+            label = escape(row.title)
+            notes.append(
+                note(label, theme, x=0, xref="paper", xanchor="left", y=place, xshift=-232)
+            )
+            pair = [value for value in row.values[:2] if value is not None]
+            if len(pair) == 2:
+                lines_x += [*pair, None]
+                lines_y += [place, place, None]
+            for run, value in enumerate(row.values):
+                if value is not None:
+                    dots[run][0].append(value)
+                    dots[run][1].append(place)
+                    text = f"{escape(row.layer)}<br>{escape(run_label(what.runs[run]))}"
+                    dots[run][2].append(f"{text} {number(value)}")
+        place += 1
+    notes += _run_labels(what, groups, theme)
+    link = go.Scatter(
+        x=lines_x,
+        y=lines_y,
+        mode="lines",
+        line={"color": theme.reference, "width": 1.5},
+        hoverinfo="skip",
+    )
+    points = [
+        go.Scatter(
+            x=x,
+            y=y,
+            mode="markers",
+            text=text,
+            name=escape(run_label(run)),
+            hovertemplate="%{text}<extra></extra>",
+            marker={"color": theme.run(slot), "size": 9, "symbol": symbol},
+        )
+        for (x, y, text), run, slot, symbol in zip(
+            dots, what.runs, what.slots, _symbols(len(what.runs)), strict=True
+        )
+    ]
+    metric = METRICS[what.metric]
+    return go.Figure(
+        data=[link, *points],
+        layout=layout(
+            theme,
+            height=count * ROW + 80,
+            margin={"l": 260, "r": 24, "t": 32, "b": 44},
+            hovermode="closest",
+            xaxis=axis(
+                theme,
+                title=metric.title,
+                horizontal=True,
+                range=[0, (what.maximum or 1.0) * 1.04],
+                showgrid=True,
+                nticks=6,
+            ),
+            yaxis={"visible": False, "range": [count - 0.5, -0.7], "fixedrange": True},
+            annotations=notes,
+        ),
+    )
+
+
+def _symbols(count: int) -> list[str]:
+    """Return marker symbols: filled, then hollow shapes, so that a greyscale print still tells."""
+    return [("circle", "circle-open", "diamond", "square-open")[min(i, 3)] for i in range(count)]
+
+
+def _run_labels(
+    what: LayerPairsInfo, groups: list[PairGroup], theme: Theme
+) -> list[dict[str, object]]:
+    """Label the dots of the first full row with the runs' names, above it."""
+    text = "   ".join(
+        f'<span style="color:{theme.run(slot)}">{mark} {escape(run_label(run))}</span>'
+        for run, slot, mark in zip(what.runs, what.slots, _marks(len(what.runs)), strict=True)
+    )
+    place: dict[str, object] = {"x": 0, "xref": "paper", "y": 1, "yref": "paper"}
+    return (
+        [note(text, theme, **place, xanchor="left", yanchor="bottom", yshift=6)] if groups else []
+    )
+
+
+def _marks(count: int) -> list[str]:
+    return [
+        ("\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}", "\N{BLACK DIAMOND}", "\N{WHITE SQUARE}")[min(i, 3)]
+        for i in range(count)
+    ]
+
+
+def layer_pairs(
+    traces: Source,
+    *,
+    step: int | None = None,
+    stage: str = "update",
+    metric: str = "neuron_norm_cv",
+    theme: ThemeName = "light",
+) -> go.Figure:
+    """Draw a dumbbell per layer, grouped by kind of layer, then by depth.
+
+    Args:
+        traces: one trace or several; a line joins the first two.
+        step: the captured step, or the nearest earlier one per layer; None for the last.
+        stage: ``update`` or another captured stage.
+        metric: a column of the catalogue.
+        theme: ``"light"`` or ``"dark"``.
+
+    Raises:
+        OptgeomError: if there is no trace, or the theme is unknown.
+    """
+    return plot(info(traces, step=step, stage=stage, metric=metric), theme=theme_of(theme))

@@ -1,0 +1,276 @@
+"""Sorted neuron norms of one layer: does every neuron move by the same amount?
+
+Figure 1b of NorMuon (arXiv 2510.05491) for any captured layer. A neuron is a row of the matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+
+from optgeom.figures.empty import empty
+from optgeom.figures.formats import number, power_of_two
+from optgeom.figures.labels import EndLabel, end_labels, margin_for, note
+from optgeom.figures.leverage import polar_row_norms
+from optgeom.figures.names import escape, layer_title, run_label
+from optgeom.figures.reading import (
+    Missing,
+    Source,
+    as_traces,
+    at_or_before,
+    captured_steps,
+    find_layer,
+    missing_table,
+    slot_map,
+)
+from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
+
+if TYPE_CHECKING:
+    from optgeom.traces.store import Trace
+
+# Norms below 1/64 of the mean are dormant however small they are: the axis ends there.
+LOWEST = -6
+
+
+class NormCurve(NamedTuple):
+    """One run's neuron norms, ascending, each divided by their mean."""
+
+    run: str
+    slot: int
+    step: int
+    values: tuple[float, ...]
+
+
+class NeuronNormsInfo(NamedTuple):
+    """What the figure draws.
+
+    Attributes:
+        title: the layer's display name.
+        stage: the stage of the norms.
+        curves: one per run that has a capture at or before the step.
+        exact: what exact orthogonalization of ``ns_input`` would leave (tall layers only).
+        exponents: the axis from 2 ** first to 2 ** last, over all steps and shown runs.
+        missing: what runs lack.
+    """
+
+    title: str
+    stage: str
+    curves: tuple[NormCurve, ...]
+    exact: tuple[NormCurve, ...]
+    exponents: tuple[int, int]
+    missing: tuple[Missing, ...]
+
+
+def info(
+    traces: Source,
+    layer: str,
+    *,
+    step: int | None = None,
+    stage: str = "update",
+    exact: bool = True,
+    slots: Mapping[str, int] | None = None,
+) -> NeuronNormsInfo:
+    """Collect the sorted neuron norms of one layer.
+
+    Args:
+        traces: one trace or several.
+        layer: the layer's name.
+        step: the captured step, or the nearest earlier one; None for each run's last.
+        stage: the stage of the norms.
+        exact: whether to add the exact orthogonalization, where the raw ``ns_input`` is there.
+        slots: colour slot per run; by default decided from these traces.
+    """
+    shown = as_traces(traces)
+    described = find_layer(shown, layer)
+    title = layer_title(described)
+    colours = slot_map(shown, slots)
+    curves: list[NormCurve] = []
+    ideal: list[NormCurve] = []
+    missing: list[Missing] = []
+    lows, highs = [0.25], [4.0]
+    for trace in shown:
+        steps = captured_steps(trace, layer, stage=stage, table="neurons")
+        if not steps:
+            missing.append(missing_table(trace, title=title, stage=stage, table="neurons"))
+            continue
+        low, high = _extent(trace.neurons(layer, stage=stage)[1])
+        lows.append(low)
+        highs.append(high)
+        at = at_or_before(steps, step)
+        if at is None:
+            missing.append(
+                Missing(f"{run_label(trace.name)} has its first capture at step {steps[0]}.", "")
+            )
+            continue
+        norms = trace.neuron_norms(at, layer, stage=stage)
+        curves.append(NormCurve(trace.name, colours.get(trace.name, 99), at, sorted_ratio(norms)))
+        if exact and stage == "update" and described.shape[0] > described.shape[1]:
+            ideal += _exact(trace, layer, at, colours.get(trace.name, 99))
+    exponents = (
+        max(LOWEST, math.floor(math.log2(min(lows)))),
+        min(-LOWEST, math.ceil(math.log2(max(highs)))),
+    )
+    return NeuronNormsInfo(title, stage, tuple(curves), tuple(ideal), exponents, tuple(missing))
+
+
+def sorted_ratio(norms: npt.NDArray[np.floating]) -> tuple[float, ...]:
+    """Return norms divided by their mean, ascending; empty where the mean is not positive."""
+    values = np.sort(np.asarray(norms, dtype=np.float64))
+    mean = float(values.mean()) if values.size else 0.0
+    if not math.isfinite(mean) or mean <= 0:
+        return ()
+    return tuple((values / mean).tolist())
+
+
+def _extent(norms: npt.NDArray[np.floating]) -> tuple[float, float]:
+    """Return the smallest positive and the largest norm / mean over captures, (k, m) norms."""
+    block = np.asarray(norms, dtype=np.float64)
+    means = block.mean(axis=1, keepdims=True)
+    usable = np.isfinite(means[:, 0]) & (means[:, 0] > 0)
+    values = block[usable] / means[usable]
+    positive = values[values > 0]
+    return (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
+
+
+def _exact(trace: Trace, layer: str, step: int, slot: int) -> list[NormCurve]:
+    raw = captured_steps(trace, layer, stage="ns_input", table="updates")
+    at = at_or_before(raw, step)
+    if at is None:
+        return []
+    values = sorted_ratio(polar_row_norms(trace.matrix(at, layer, stage="ns_input")))
+    return [NormCurve(trace.name, slot, at, values)] if values else []
+
+
+def plot(what: NeuronNormsInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure:
+    """Draw the sorted norms on a log2 axis, labelled at the line ends."""
+    if not what.curves:
+        return empty(what.missing, theme, height=height)
+    low, high = what.exponents
+    traces = [_line(curve, theme, low, dash="solid", width=2.0) for curve in what.curves]
+    exact = what.exact[:1]
+    traces += [_line(curve, theme, low, dash="dot", width=1.5, exact=True) for curve in exact]
+    ends = [_end(curve, theme, low, high) for curve in what.curves]
+    right = margin_for([label.text for label in ends])
+    notes = end_labels(ends, plot_height=height - 48)
+    notes.append(
+        note("all equal", theme, x=0, y=0, xanchor="left", yanchor="bottom", xshift=4, yshift=1)
+    )
+    notes += [_exact_note(curve, theme, what.curves) for curve in exact]
+    every = 1 if high - low <= 7 else 2
+    ticks = [e for e in range(low, high + 1) if e % every == 0]
+    return go.Figure(
+        data=traces,
+        layout=layout(
+            theme,
+            height=height,
+            right=right,
+            xaxis=axis(
+                theme, title="neurons, sorted (%)", horizontal=True, range=[0, 100], dtick=25
+            )
+            | {"hoverformat": ".0f", "unifiedhovertitle": {"text": "neurons below: %{x:.0f} %"}}
+            | crosshair(theme),
+            yaxis=axis(
+                theme,
+                title="norm / mean",
+                horizontal=False,
+                range=[low - 0.06, high + 0.06],
+                tickvals=ticks,
+                ticktext=[power_of_two(e) for e in ticks],
+            ),
+            shapes=[_all_equal(theme)],
+            annotations=notes,
+        ),
+    )
+
+
+def _line(
+    curve: NormCurve, theme: Theme, low: int, *, dash: str, width: float, exact: bool = False
+) -> go.Scatter:
+    count = len(curve.values)
+    label = escape(run_label(curve.run))
+    name = f"{label}, exact orthogonalization" if exact else label
+    return go.Scatter(
+        x=np.linspace(0, 100, count) if count > 1 else [50.0],
+        y=[math.log2(v) if v > 2.0**low else low for v in curve.values],
+        mode="lines" if count > 1 else "markers",
+        name=name,
+        text=[number(v) for v in curve.values],
+        hovertemplate=f"{name} %{{text}}<extra></extra>",
+        line={
+            "color": theme.reference if exact else theme.run(curve.slot),
+            "width": width,
+            "dash": dash,
+        },
+    )
+
+
+def _end(curve: NormCurve, theme: Theme, low: int, high: int) -> EndLabel:
+    last = math.log2(curve.values[-1]) if curve.values else 0.0
+    return EndLabel(
+        run_label(curve.run), theme.run(curve.slot), (last - low + 0.06) / (high - low + 0.12)
+    )
+
+
+def _exact_note(curve: NormCurve, theme: Theme, curves: Sequence[NormCurve]) -> dict[str, object]:
+    """Label the dotted curve from the empty upper left, by a thin leader."""
+    place = round(0.7 * (len(curve.values) - 1))
+    of_run = next((one for one in curves if one.run == curve.run), None)
+    late = f", step {curve.step}" if of_run is not None and of_run.step != curve.step else ""
+    text = f"exact orthogonalization<br>({escape(run_label(curve.run))}{late})"
+    return note(
+        text,
+        theme,
+        x=70,
+        y=math.log2(max(curve.values[place], 2.0**LOWEST)),
+        showarrow=True,
+        arrowhead=0,
+        arrowwidth=1,
+        arrowcolor=theme.reference,
+        ax=-70,
+        ay=-52,
+        align="left",
+    )
+
+
+def _all_equal(theme: Theme) -> dict[str, object]:
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": 0,
+        "y1": 0,
+        "line": {"color": theme.reference, "width": 1, "dash": "dash"},
+    }
+
+
+def neuron_norms(
+    traces: Source,
+    layer: str,
+    *,
+    step: int | None = None,
+    stage: str = "update",
+    theme: ThemeName = "light",
+) -> go.Figure:
+    """Draw the sorted neuron norms of one layer, one line per run.
+
+    A flat line at 1 moves every neuron by the same amount. The dotted curve is what exact
+    orthogonalization would leave (tall layers, where the raw ``ns_input`` was captured): no
+    iteration count makes Muon flatter than that.
+
+    Args:
+        traces: one trace or several.
+        layer: the layer's name.
+        step: the captured step, or the nearest earlier one; None for each run's last.
+        stage: ``update`` or another captured stage.
+        theme: ``"light"`` or ``"dark"``.
+
+    Raises:
+        OptgeomError: if no trace has the layer, or the theme is unknown.
+    """
+    return plot(info(traces, layer, step=step, stage=stage), theme=theme_of(theme))
