@@ -1,7 +1,61 @@
 """The mathematics: a matrix to a spectrum, a spectrum to a number, a trace to a table.
 
-torch appears only in the kernels; summaries of spectra and norms are numpy.
+torch appears only in the kernels; summaries of spectra and norms are numpy. Names resolve on
+first use, so that reading the catalogue imports no torch. `measure`, `analyze` and `compare` are
+modules here; the functions of those names are `optgeom.measure` and `optgeom.analyze`.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if __name__.partition(".")[0] != "optgeom":
     raise ImportError("write 'import optgeom.geometry'")
+
+if TYPE_CHECKING:
+    from optgeom.geometry.catalogue import METRICS, columns
+    from optgeom.geometry.context import Context
+    from optgeom.geometry.floor import difference_floor, dispatch_floor
+    from optgeom.geometry.measure import NormsRow, SpectrumRow, measure_norms, measure_spectrum
+    from optgeom.geometry.metric import Band, Metric
+
+_HOMES = {
+    "METRICS": "catalogue",
+    "Band": "metric",
+    "Context": "context",
+    "Metric": "metric",
+    "NormsRow": "measure",
+    "SpectrumRow": "measure",
+    "columns": "catalogue",
+    "difference_floor": "floor",
+    "dispatch_floor": "floor",
+    "measure_norms": "measure",
+    "measure_spectrum": "measure",
+}
+
+__all__ = [
+    "METRICS",
+    "Band",
+    "Context",
+    "Metric",
+    "NormsRow",
+    "SpectrumRow",
+    "columns",
+    "difference_floor",
+    "dispatch_floor",
+    "measure_norms",
+    "measure_spectrum",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'optgeom.geometry' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"optgeom.geometry.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,75 @@
+"""Row norms of the exact polar factor: what exact orthogonalization would leave uneven.
+
+Row i of P = U_k V_k^T has the norm of row i of U_k, the square root of the row's leverage
+(Aurora, arXiv 2606.27715): 1 for every row where k = m, uneven otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from optgeom.geometry.scaling import scaled, widened
+from optgeom.geometry.singular import gram
+
+LEVERAGE_RESOLUTION = 1e-6
+"""Directions below this share of s_1 are left out: their singular vectors are not resolved."""
+
+
+class PolarRows(NamedTuple):
+    """Rows of the polar factor.
+
+    Attributes:
+        norms: (..., m) float64, between 0 and 1; the squares sum to the rank.
+        rank: (...,) int64, the number k of directions that were kept.
+    """
+
+    norms: Tensor
+    rank: Tensor
+
+
+@torch.no_grad()
+def polar_row_norms(matrix: Tensor, singular_values: Tensor, floor: float = 0.0) -> PolarRows:
+    """Row norms of U_k V_k^T over the directions above max(floor, 1e-6 s_1).
+
+    By Cholesky of the Gram matrix where all directions of a tall matrix are kept, by its
+    eigenvectors where some are not; full row rank needs neither: all norms are 1.
+
+    Args:
+        matrix: (..., m, n), finite, any float dtype and device.
+        singular_values: (..., r) descending, as `singular_values` returned them.
+        floor: Absolute, in units of the singular values.
+
+    Returns:
+        Norms and rank. Absolute error 1e-9 up to condition number 1e3, 1e-4 at 1e6.
+
+    Raises:
+        torch.linalg.LinAlgError: if the eigenvalue routine does not converge.
+    """
+    s = singular_values.to(torch.float64)
+    keep = s > torch.clamp_min(LEVERAGE_RESOLUTION * s[..., :1], floor)
+    rank = keep.sum(-1)
+    rows, cols = matrix.shape[-2:]
+    unit, _ = scaled(widened(matrix))
+    full = bool(keep.all())
+    if full and rows <= cols:
+        return PolarRows(unit.new_ones(unit.shape[:-1]), rank)
+    if full:
+        factor, failed = torch.linalg.cholesky_ex(gram(unit))
+        if not bool(failed.any()):
+            basis = torch.linalg.solve_triangular(factor, unit.mT, upper=False).mT
+            return PolarRows(_lengths(basis), rank)
+    eigenvalues, vectors = torch.linalg.eigh(gram(unit))
+    kept = keep.flip(-1)
+    if rows <= cols:
+        basis = vectors
+    else:
+        root = torch.where(kept, eigenvalues, torch.ones_like(eigenvalues)).clamp_min(1e-300).sqrt()
+        basis = (unit @ vectors) / root[..., None, :]
+    return PolarRows(_lengths(basis * kept[..., None, :]), rank)
+
+
+def _lengths(basis: Tensor) -> Tensor:
+    return basis.square().sum(-1).sqrt().clamp_max(1.0)

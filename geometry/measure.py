@@ -1,0 +1,342 @@
+"""A matrix and what is known about it, to one row of each table.
+
+Measuring never raises on what a matrix holds: zero, NaN and Inf matrices give null metrics and a
+status that says why. It changes no input, no global state of torch, and draws no random number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optgeom.geometry import balance, conditioning, newton_schulz, ranks
+from optgeom.geometry.catalogue import METRICS, columns
+from optgeom.geometry.context import Context
+from optgeom.geometry.floor import dispatch_floor
+from optgeom.geometry.leverage import polar_row_norms
+from optgeom.geometry.norms import matrix_norms
+from optgeom.geometry.overlaps import overlap
+from optgeom.geometry.rounding import LOST_LIMIT
+from optgeom.geometry.singular import (
+    GRAM_RESOLUTION,
+    SVD_RESOLUTION,
+    LinAlgError,
+    singular_values,
+)
+from optgeom.geometry.sketch import sketch, sketch_cosine
+from optgeom.traces.errors import OptgeomError
+
+Value = float | int | str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NormsRow:
+    """What the norms clock records of one cell.
+
+    Attributes:
+        values: Every column of `columns("metrics")`, and "status": ok, zero, non_finite, lost, or
+            what the context said.
+        neuron_norms: (m,) float32 row norms, NaN where the matrix is not finite.
+        sketch: (4096,) on the matrix's device, of a finite, non-zero update; else None. Keep it for
+            the next capture's `Context.previous_sketch`.
+    """
+
+    values: dict[str, Value]
+    neuron_norms: NDArray[np.float32]
+    sketch: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpectrumRow:
+    """What the spectra clock records of one cell.
+
+    Attributes:
+        values: Every column of `columns("spectra")`, "spectrum_status" (ok, at_floor, zero,
+            non_finite, lost, not_converged) and "spectrum_method" (gram, svd, or None).
+        singular_values: (r,) float32 descending, or None where the status says why.
+        polar_row_norms: (m,) float64 row norms of the polar factor, of ns_input only; for the
+            `Context.polar_row_norms` of the same step's orthogonalized matrix.
+    """
+
+    values: dict[str, Value]
+    singular_values: NDArray[np.float32] | None
+    polar_row_norms: NDArray[np.float64] | None
+
+
+@torch.no_grad()
+def measure_norms(matrix: Tensor, context: Context | None = None) -> NormsRow:
+    """Row of the norms clock: balance, scale, overlaps.
+
+    Cost: about three reads of the matrix, one more for an update's sketch, two of each matrix
+    in the context; meant for the training thread.
+
+    Args:
+        matrix: (m, n), m, n >= 1, any float dtype and device, rows = neurons; left as it is.
+        context: What else is known.
+
+    Returns:
+        Values, neuron norms, sketch.
+
+    Raises:
+        OptgeomError: if the matrix, or one in the context, has the wrong shape or dtype.
+    """
+    context = context or Context()
+    _check(matrix, context)
+    matrix = matrix.detach()
+    norms = matrix_norms(matrix)
+    rows, cols = matrix.shape
+    together = torch.cat([norms.frobenius[None], norms.rows, norms.columns]).cpu().numpy()
+    frobenius = float(together[0])
+    with np.errstate(over="ignore"):
+        neuron_norms = together[1 : rows + 1].astype(np.float32)
+    values: dict[str, Value] = dict.fromkeys(columns("metrics"))
+    values["status"] = _status(context, frobenius)
+    if context.stage == "update":
+        values["lost_update_fraction"] = context.lost_update_fraction
+        values["lost_decay_fraction"] = context.lost_decay_fraction
+        values["second_moment_steps"] = context.second_moment_steps
+    if not (np.isfinite(frobenius) and frobenius > 0.0):
+        return NormsRow(values, neuron_norms, None)
+    values["frobenius_norm"] = frobenius
+    values |= balance.neuron_balance(together[1 : rows + 1])
+    values |= balance.column_balance(together[rows + 1 :])
+    if context.gradient is not None and "cosine_gradient" in _defined_on(context.stage):
+        found = overlap(matrix, context.gradient, first_norm=norms.frobenius)
+        values["cosine_gradient"] = _finite(found.cosine)
+    taken = None
+    if context.stage == "update":
+        values["update_rms"] = frobenius / float(np.sqrt(rows * cols))
+        values |= _against_weight(matrix, context, norms.frobenius)
+        taken = sketch(matrix)
+        if context.previous_sketch is not None:
+            cosine = sketch_cosine(taken, context.previous_sketch.to(taken.device))
+            values["cosine_previous"] = cosine
+            if cosine is not None:
+                values["steps_since_previous"] = context.steps_since_previous
+    return NormsRow(values, neuron_norms, taken)
+
+
+@torch.no_grad()
+def measure_spectrum(matrix: Tensor, context: Context | None = None) -> SpectrumRow:
+    """Row of the spectra clock: singular values and all that is made from them.
+
+    Cost: m n r multiplications and an r x r eigenproblem, about twice that for an SVD or for a tall
+    matrix's leverage; meant for the device or a background thread.
+
+    Args:
+        matrix: (m, n), m, n >= 1, any float dtype and device, rows = neurons; left as it is.
+        context: What else is known.
+
+    Returns:
+        Values, singular values, and for ns_input the polar factor's row norms.
+
+    Raises:
+        OptgeomError: if the matrix, or one in the context, has the wrong shape or dtype.
+    """
+    context = context or Context()
+    _check(matrix, context)
+    matrix = matrix.detach()
+    values: dict[str, Value] = dict.fromkeys(columns("spectra"))
+    values |= {"spectrum_status": "ok", "spectrum_method": None}
+    if _lost(context):
+        values["spectrum_status"] = "lost"
+        return SpectrumRow(values, None, None)
+    found = singular_values(matrix)
+    s = found.values.cpu().numpy()
+    if not (np.isfinite(s).all() and s[0] > 0.0):
+        values["spectrum_status"] = _why_no_spectrum(matrix)
+        return SpectrumRow(values, None, None)
+    by_svd = bool(found.by_svd)
+    values["spectrum_method"] = "svd" if by_svd else "gram"
+    floor = _floor(matrix, context, float(s[0]), by_svd=by_svd)
+    values |= _summaries(s, floor)
+    values |= _of_stage(matrix, context, s)
+    polar = None
+    wants_leverage = context.stage == "ns_input" or (
+        context.stage == "orthogonalized" and context.polar_row_norms is None
+    )
+    if wants_leverage:
+        leverage, polar = _leverage(matrix, found.values, floor)
+        values |= leverage
+    with np.errstate(over="ignore", under="ignore"):
+        stored = s.astype(np.float32)
+    return SpectrumRow(values, stored, polar if context.stage == "ns_input" else None)
+
+
+def measure(matrix: Any, **context: Any) -> dict[str, Value]:
+    """Every metric of one matrix.
+
+    Args:
+        matrix: (m, n) numpy array or torch tensor of real numbers, rows = neurons.
+        **context: Fields of `Context`; matrices may be numpy arrays.
+
+    Returns:
+        Value by metric name, in the catalogue's order, and then status, spectrum_status and
+        spectrum_method. None where a metric is not defined or an ingredient is missing.
+
+    Raises:
+        OptgeomError: if the matrix is not a real matrix with entries, or a keyword is unknown.
+
+    >>> import numpy as np
+    >>> found = measure(np.diag([4.0, 2.0, 1.0]))
+    >>> round(found["condition_number"], 6), found["status"]
+    (4.0, 'ok')
+    """
+    known = {field.name for field in fields(Context)}
+    if unknown := sorted(context.keys() - known):
+        raise OptgeomError(f"measure knows {', '.join(sorted(known))}; not {', '.join(unknown)}")
+    for name in ("weight", "gradient", "previous_sketch"):
+        if context.get(name) is not None:
+            context[name] = _as_tensor(context[name])
+    tensor = _as_tensor(matrix)
+    facts = Context(**context)
+    rows = measure_norms(tensor, facts).values | measure_spectrum(tensor, facts).values
+    ends = ("status", "spectrum_status", "spectrum_method")
+    return {name: rows[name] for name in (*METRICS, *ends)}
+
+
+def _as_tensor(array: Any) -> Tensor:
+    if isinstance(array, Tensor):
+        return array if array.dtype.is_floating_point or array.is_complex() else array.double()
+    values = np.asarray(array)
+    if values.dtype.kind in "biu" or values.dtype == np.longdouble:
+        values = values.astype(np.float64)
+    if values.dtype.kind != "f":
+        raise OptgeomError(f"a matrix holds real numbers, not {values.dtype}")
+    return torch.from_numpy(np.require(values, requirements=["C", "A", "W"]))
+
+
+def _check(matrix: Tensor, context: Context) -> None:
+    if matrix.ndim != 2 or 0 in matrix.shape or not matrix.dtype.is_floating_point:
+        raise OptgeomError(
+            "a matrix has two dimensions, entries and a float dtype, not "
+            f"shape {tuple(matrix.shape)} and {matrix.dtype}: reshape it to (neurons, inputs)"
+        )
+    for name, other in (("weight", context.weight), ("gradient", context.gradient)):
+        if other is not None and other.shape != matrix.shape:
+            raise OptgeomError(
+                f"{name} has shape {tuple(other.shape)}, the matrix {tuple(matrix.shape)}: "
+                "both are (neurons, inputs)"
+            )
+
+
+def _status(context: Context, frobenius: float) -> str:
+    if not np.isfinite(frobenius):
+        return "non_finite"
+    if context.status != "ok":
+        return context.status
+    if frobenius == 0.0:
+        return "zero"
+    return "lost" if _lost(context) else "ok"
+
+
+def _lost(context: Context) -> bool:
+    lost = context.lost_update_fraction
+    return context.source == "difference" and lost is not None and lost > LOST_LIMIT
+
+
+def _why_no_spectrum(matrix: Tensor) -> str:
+    largest = float(matrix.abs().amax())
+    if not np.isfinite(largest):
+        return "non_finite"
+    return "zero" if largest == 0.0 else "not_converged"
+
+
+def _defined_on(stage: str) -> set[str]:
+    return {name for name, metric in METRICS.items() if stage in (metric.stages or (stage,))}
+
+
+def _floor(matrix: Tensor, context: Context, s1: float, *, by_svd: bool) -> float:
+    by_method = (SVD_RESOLUTION if by_svd else GRAM_RESOLUTION) * s1
+    dtype = context.operand_dtype or matrix.dtype
+    return max(context.noise_floor, dispatch_floor(dtype, s1), by_method)
+
+
+def _summaries(s: NDArray[np.float64], floor: float) -> dict[str, Value]:
+    found = conditioning.conditioning(s, floor)
+    return {
+        "spectrum_status": "at_floor" if found.at_floor else "ok",
+        "condition_number": found.condition_number,
+        "condition_number_resolved": found.condition_number_resolved,
+        "resolved_rank": found.resolved_rank,
+        "noise_floor": floor,
+        "spectral_flatness_cv": conditioning.spectral_flatness_cv(s),
+        "stable_rank": ranks.stable_rank(s),
+        "svd_entropy": ranks.svd_entropy(s),
+        "effective_rank": ranks.effective_rank(s),
+        "effective_rank_energy": ranks.effective_rank_energy(s),
+        "nuclear_rank": ranks.nuclear_rank(s),
+        "top10_energy": ranks.top_energy(s),
+        "q75_q25": ranks.quartile_ratio(s, floor),
+        "spectral_norm": float(s[0]),
+        "nuclear_norm": float(s.sum()),
+    }
+
+
+def _of_stage(matrix: Tensor, context: Context, s: NDArray[np.float64]) -> dict[str, Value]:
+    if context.stage == "orthogonalized":
+        values: dict[str, Value] = {
+            "sigma_min": float(s[-1]),
+            "sigma_max": float(s[0]),
+            "polar_error": conditioning.polar_error(s),
+        }
+        if context.polar_row_norms is not None:
+            rho = matrix_norms(matrix).rows.cpu().numpy()
+            values["ns_row_error"] = newton_schulz.row_error(rho, context.polar_row_norms)
+        return values
+    if context.stage == "ns_input" and context.polynomial is not None:
+        return {"ns_floor_fraction": newton_schulz.floor_fraction(s, context.polynomial)}
+    if context.stage == "update" and context.gradient is not None:
+        return {"descent_efficiency": _descent(matrix, context.gradient, context, float(s[0]))}
+    return {}
+
+
+def _descent(matrix: Tensor, gradient: Tensor, context: Context, s1: float) -> float | None:
+    nuclear = context.gradient_nuclear_norm
+    if nuclear is None:
+        nuclear = float(singular_values(gradient.detach()).values.sum())
+    found = overlap(matrix, gradient)
+    if not nuclear > 0.0:
+        return None
+    # Lengths before products: the two norms may lie at opposite ends of the range.
+    efficiency = (
+        float(found.cosine) * (float(found.first_norm) / s1) * (float(found.second_norm) / nuclear)
+    )
+    return efficiency if np.isfinite(efficiency) else None
+
+
+def _leverage(
+    matrix: Tensor, s: Tensor, floor: float
+) -> tuple[dict[str, Value], NDArray[np.float64] | None]:
+    try:
+        polar = polar_row_norms(matrix, s, floor)
+    except LinAlgError:
+        return {}, None
+    norms = polar.norms.cpu().numpy()
+    return {
+        "leverage_cv": balance.coefficient_of_variation(norms),
+        "leverage_rank": int(polar.rank),
+    }, norms
+
+
+def _against_weight(matrix: Tensor, context: Context, frobenius: Tensor) -> dict[str, Value]:
+    if context.weight is None:
+        return {}
+    found = overlap(matrix, context.weight, first_norm=frobenius)
+    size = float(found.second_norm)
+    if not (np.isfinite(size) and size > 0.0):
+        return {}
+    values: dict[str, Value] = {"radial_fraction": _finite(found.cosine)}
+    if context.lr is not None:
+        values["update_to_weight"] = abs(context.lr) * float(found.first_norm) / size
+    return values
+
+
+def _finite(value: Tensor) -> float | None:
+    number = float(value)
+    return number if np.isfinite(number) else None
