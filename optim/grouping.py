@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from optgeom.optim.checks import check_choice, check_lr
 from optgeom.optim.families import AdamWSettings, with_overrides
@@ -21,9 +22,18 @@ logger = logging.getLogger(__name__)
 
 Choice = Literal["matrix", "adamw", "skip"]
 
+_INDEX = re.compile(r"(?<![^.])\d+(?![^.])")
 _CHOICES = ("matrix", "adamw", "skip")
 _HEADS = frozenset(
     {"lm_head", "head", "output", "classifier", "unembed", "unembedding", "embed_out", "score"}
+)
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
 )
 _TABLES = ("embed", "position", "pos_", "token", "bias")
 
@@ -173,7 +183,7 @@ def _by_rule(parameter: nn.Parameter, named: _Named, *, is_output: bool) -> tupl
         leaf = name.rpartition(".")[2].lower()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             return "adamw", "embedding"
-        if isinstance(module, _ConvNd):
+        if isinstance(module, _CONVOLUTIONS):
             return "adamw", "convolution"
         if "norm" in type(module).__name__.lower():
             return "adamw", "norm, bias or scalar"
@@ -200,17 +210,14 @@ def _group(decisions: tuple[Decision, ...], choice: Choice) -> dict[str, Any]:
 
 
 def _log(decisions: tuple[Decision, ...]) -> None:
-    for line in _lines(decisions):
-        logger.info(line)
-
-
-def _lines(decisions: tuple[Decision, ...]) -> Iterator[str]:
     reasons: dict[tuple[str, str], list[Decision]] = {}
     for decision in decisions:
         reasons.setdefault((decision.choice, decision.reason), []).append(decision)
     for (choice, reason), members in sorted(
         reasons.items(), key=lambda item: item[0][0] != "matrix"
     ):
-        count = sum(member.parameter.numel() for member in members)
-        names = ", ".join(member.name for member in members)
-        yield f"{choice}: {reason}, {len(members)} parameters, {count:,} values: {names}"
+        values = sum(member.parameter.numel() for member in members)
+        # "blocks.*.mlp.up.weight (12)" says what twelve names would.
+        patterns = Counter(_INDEX.sub("*", member.name) for member in members)
+        names = ", ".join(f"{name} ({count})" for name, count in patterns.items())
+        logger.info("%s: %s, %s values: %s", choice, reason, f"{values:,}", names)
