@@ -1,0 +1,84 @@
+"""Being there when an optimizer steps: its instance's `step` is wrapped, and given back.
+
+Step hooks would do for well-behaved optimizers; some fire them twice, never, or in an order that
+pairs two recorders wrongly, so a try/finally around the call itself is used instead. The wrapper
+is a bound method, because learning-rate schedulers take `step.__func__`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, Protocol
+
+from optgeom.hooks.mode import taken_off
+
+
+class Listener(Protocol):
+    """What wants to know of a step; neither method may raise."""
+
+    def run(self, optimizer: Any, step: Callable[[], Any]) -> Any:
+        """Run the step, with whatever belongs around it, and return its result."""
+
+    def closure_returned(self, optimizer: Any) -> None:
+        """A closure has just made the gradients anew."""
+
+
+class Attachment:
+    """One optimizer's wrapped step."""
+
+    def __init__(self, optimizer: Any, listener: Listener) -> None:
+        """Wrap `optimizer.step` for this instance alone.
+
+        Args:
+            optimizer: any object with a bound `step` method.
+            listener: told of every step until `detach`.
+        """
+        self._optimizer = optimizer
+        self._own = optimizer.__dict__.get("step")
+        self._listener: Listener | None = listener
+        inner = optimizer.step
+        attachment = self
+
+        @functools.wraps(getattr(inner, "__func__", inner))
+        def step(instance: Any, *args: Any, **kwargs: Any) -> Any:
+            listening = attachment._listener
+            if listening is None or instance is not attachment._optimizer:
+                return inner(*args, **kwargs)
+            args, kwargs = attachment._without_mode(args, kwargs)
+            return listening.run(instance, lambda: inner(*args, **kwargs))
+
+        self._wrapped = MethodType(step, optimizer)
+        optimizer.step = self._wrapped
+
+    def _without_mode(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Take the mode off while a closure runs forward and backward."""
+        if args and callable(args[0]):
+            return (self._closure(args[0]), *args[1:]), kwargs
+        if callable(kwargs.get("closure")):
+            return args, kwargs | {"closure": self._closure(kwargs["closure"])}
+        return args, kwargs
+
+    def _closure(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(closure)
+        def outside(*args: Any, **kwargs: Any) -> Any:
+            with taken_off():
+                result = closure(*args, **kwargs)
+            if self._listener is not None:
+                self._listener.closure_returned(self._optimizer)
+            return result
+
+        return outside
+
+    def detach(self) -> None:
+        """Give the step back; where somebody wrapped it again, ours only turns inert."""
+        self._listener = None
+        if self._optimizer.__dict__.get("step") is not self._wrapped:
+            return
+        if self._own is None:
+            del self._optimizer.step
+        else:
+            self._optimizer.step = self._own

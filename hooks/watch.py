@@ -1,0 +1,148 @@
+"""`watch`: where a user attaches. Wrong use raises here, before training, and nowhere later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from torch import nn
+
+from optgeom.hooks.clock import Clocks
+from optgeom.hooks.errors import WatchError
+from optgeom.hooks.layers import LayerFilter, select
+from optgeom.hooks.manifest import names_of, run_info
+from optgeom.hooks.observe import STAGES
+from optgeom.hooks.recorder import Recorder
+from optgeom.hooks.sharding import Ranks
+from optgeom.traces.errors import TraceError
+from optgeom.traces.info import RunInfo
+from optgeom.traces.writer import TraceWriter
+
+
+def watch(
+    model: nn.Module,
+    optimizer: Any,
+    out: str,
+    *,
+    every: int = 50,
+    spectra_every: int | None = None,
+    updates_every: int | None = None,
+    burst: int = 1,
+    layers: LayerFilter = None,
+    stages: Sequence[str] = ("update",),
+    budget: float | None = 0.01,
+    start_step: int | None = None,
+    strict: bool = False,
+    run: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Recorder:
+    """Record the geometry of what an optimizer does to a model, from the next step on.
+
+    The training run is not changed: not a bit of its weights, not its random state. Inside the
+    run nothing raises; a failure is logged once, recorded, and ends the capture.
+
+    Args:
+        model: whose matrices are watched.
+        optimizer: one that has `param_groups` and `step`, or several.
+        out: the folder of the trace.
+        every: steps between captures of neuron norms and scalars.
+        spectra_every: steps between captures of singular values, a multiple of `every`; None:
+            the same.
+        updates_every: steps between captures of raw matrices, a multiple of `every`; None:
+            20 * every; 0: never.
+        burst: consecutive steps per capture of spectra and raw matrices.
+        layers: a regular expression, a kind of layer such as "mlp.up", several of these, or a
+            callable (name, parameter) -> bool; None: every matrix but embeddings.
+        stages: which matrices of a step: gradient, momentum, ns_input, orthogonalized, update,
+            weight.
+        budget: the share of the run's time that capture may take, by thinning layers; a full
+            queue drops rows and counts them. None: the clocks alone decide, and a full queue
+            makes the run wait.
+        start_step: opens a new attempt in an existing trace, at this step.
+        strict: raise what would otherwise only stop the capture.
+        run: the run's name; None: the last part of `out`.
+        config: anything of JSON that should be kept beside the records.
+
+    Returns:
+        The recorder: a context manager, to be closed after training.
+
+    Raises:
+        WatchError: a setting, layer filter or optimizer that cannot work, with the way out.
+        TraceExists: `out` holds a trace and `start_step` is None.
+    """
+    optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    _check(model, optimizers, stages, budget)
+    clocks = Clocks.of(every, spectra_every, updates_every, burst)
+    captured, decisions = select(model, optimizers, layers)
+    ranks = Ranks([layer.parameter for layer in captured])
+    capture = {
+        "every": clocks.every,
+        "spectra_every": clocks.spectra_every,
+        "updates_every": clocks.updates_every,
+        "burst": clocks.burst,
+        "stages": list(stages),
+        "budget": budget,
+    }
+    info = run_info(
+        run or PurePosixPath(str(out)).name,
+        captured,
+        optimizers,
+        capture=capture,
+        config=config or {},
+        world_size=ranks.size,
+    )
+    writer = _open(out, info, ranks, start_step)
+    return Recorder(
+        optimizers,
+        captured,
+        decisions,
+        writer,
+        ranks,
+        clocks=clocks,
+        budget=budget,
+        stages=tuple(stage for stage in STAGES if stage in stages),
+        optimizer_names=names_of(optimizers),
+        start_step=start_step or 0,
+        strict=strict,
+    )
+
+
+def _open(out: str, info: RunInfo, ranks: Ranks, start_step: int | None) -> TraceWriter:
+    """Rank 0 makes the trace, or fails for all; then the others add their parts to it."""
+    writer, refusal = None, None
+    if ranks.rank == 0:
+        try:
+            writer = TraceWriter(out, info, start_step=start_step)
+        except TraceError as error:
+            refusal = error
+    attempt, reason = ranks.share(
+        (writer.attempt if writer is not None else None, None if refusal is None else str(refusal))
+    )
+    if refusal is not None:
+        raise refusal
+    if reason is not None:
+        raise TraceError(reason)
+    return writer or TraceWriter(out, info, rank=ranks.rank, start_step=start_step, attempt=attempt)
+
+
+def _check(
+    model: object, optimizers: Sequence[object], stages: Sequence[str], budget: float | None
+) -> None:
+    if not isinstance(model, nn.Module):
+        raise WatchError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not optimizers:
+        raise WatchError("optimizer must be one optimizer or several, got none")
+    for optimizer in optimizers:
+        if not hasattr(optimizer, "param_groups"):
+            raise WatchError(
+                f"an optimizer needs param_groups, {type(optimizer).__name__} has none: give it "
+                "one, or pass the optimizer that it wraps"
+            )
+    if isinstance(stages, str) or not stages:
+        raise WatchError(f'stages takes a tuple of names such as ("update",), got {stages!r}')
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise WatchError(f"stages must be among {', '.join(STAGES)}, got {unknown[0]!r}")
+    if budget is not None and not 0.0 < budget < 1.0:
+        raise WatchError(f"budget must be a share between 0 and 1, or None, got {budget!r}")

@@ -1,0 +1,89 @@
+"""The background thread that turns matrices into spectra, in order, within bounded memory."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+Job = Callable[[], None]
+Failed = Callable[[Exception], None]
+
+
+class Worker:
+    """One daemon thread with a queue bounded in bytes."""
+
+    def __init__(self, capacity: int, on_error: Failed, *, wait: bool) -> None:
+        """Start the thread.
+
+        Args:
+            capacity: bytes of matrices that may wait at once; one job is always accepted.
+            on_error: called once, from the thread, with the first error of a job; later jobs are
+                then dropped.
+            wait: a full queue holds `submit` up; otherwise the job is dropped and counted.
+        """
+        self._capacity = capacity
+        self._on_error = on_error
+        self._wait = wait
+        self._jobs: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._held = 0
+        self._failed = False
+        self._closed = False
+        self.seconds = 0.0
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="optgeom-measure", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job, size: int) -> bool:
+        """Hand a job over.
+
+        Args:
+            job: run on the thread, after those before it.
+            size: bytes that it keeps alive.
+
+        Returns:
+            Whether it was accepted.
+        """
+        with self._room:
+            while self._full(size) and self._wait and not self._failed:
+                self._room.wait()
+            if self._failed or self._closed or self._full(size):
+                self.dropped += 1
+                return False
+            self._held += size
+        self._jobs.put((job, size))
+        return True
+
+    def _full(self, size: int) -> bool:
+        return self._held > 0 and self._held + size > self._capacity
+
+    def _run(self) -> None:
+        while (entry := self._jobs.get()) is not None:
+            job, size = entry
+            started = time.thread_time()
+            try:
+                if not self._failed:
+                    job()
+            except Exception as error:  # noqa: BLE001 -- the training run must not notice
+                self._failed = True
+                self._on_error(error)
+            finally:
+                self.seconds += time.thread_time() - started
+                with self._room:
+                    self._held -= size
+                    self._room.notify_all()
+
+    def drain(self) -> None:
+        """Wait until everything that was accepted is done."""
+        with self._room:
+            while self._held:
+                self._room.wait()
+
+    def close(self) -> None:
+        """Finish what was accepted and end the thread; any number of times."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+            self._thread.join()
