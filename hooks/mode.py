@@ -17,7 +17,6 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-from optgeom.hooks.operations import arguments
 from optgeom.hooks.reading import Reading
 
 OnError = Callable[[Exception], None]
@@ -55,7 +54,7 @@ class _Watching(TorchDispatchMode):
             self._tell(lambda reading: reading.before(func, names, args, kwargs))
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        self._tell(lambda reading: reading.after(arguments(func, args, kwargs), result))
+        self._tell(lambda reading: reading.after(func, args, kwargs, result))
         return result
 
     def _tell(self, what: Callable[[Reading], None]) -> None:

@@ -25,6 +25,16 @@ from optgeom.hooks.sharding import local
 SAMPLES = 256
 """Entries per matrix that are compared before and after, to catch writes that show no operation."""
 
+SHAPE_ONLY = frozenset(
+    f"aten::{prefix}{fill}{suffix}"
+    for prefix, suffix in (("new_", ""), ("", "_like"))
+    for fill in ("zeros", "ones", "empty", "full", "rand", "randn", "empty_strided")
+)
+"""Operations that take a tensor's shape and nothing of its values."""
+
+OVERWRITING = frozenset({"aten::copy_", "aten::zero_", "aten::fill_", "aten::_foreach_zero_"})
+"""In-place operations after which nothing is left of what the target held."""
+
 Source = Literal["dispatch", "difference"]
 
 
@@ -157,7 +167,7 @@ class Reading:
     def _write(self, func: OpOverload, values: Mapping[str, Any], written: Tensor) -> None:
         target = unwrap(written)
         if target is None or target.untyped_storage().data_ptr() not in self._storages:
-            self._spread(values, written)
+            self._overwrite(func, values, written)
             return
         here = address_of(target)
         slot = self._by_address.get(here)
@@ -174,7 +184,7 @@ class Reading:
             if span.overlaps(other):
                 slot.fold.interrupt(func._schema.name + " through a view", slot.weights)
         self._rescue(span)
-        self._spread(values, written)
+        self._overwrite(func, values, written)
 
     def _rescue(self, span: Span) -> None:
         """Copy gradients that the next operation overwrites."""
@@ -184,8 +194,11 @@ class Reading:
             slot.gradient = None if slot.gradient is None else slot.gradient.clone()
             self._gradients.remove(entry)
 
-    def after(self, values: Mapping[str, Any], result: Any) -> None:
+    def after(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         """Called after an operation that writes nothing: what it made may stem from the weights."""
+        if func._schema.name in SHAPE_ONLY:
+            return
+        values = arguments(func, args, kwargs)
         if isinstance(result, Tensor):
             self._spread(values, result)
         elif isinstance(result, (list, tuple)):
@@ -193,8 +206,14 @@ class Reading:
                 if isinstance(entry, Tensor):
                     self._spread(at(values, index, len(result)), entry)
 
+    def _overwrite(self, func: OpOverload, values: Mapping[str, Any], written: Tensor) -> None:
+        if func._schema.name in OVERWRITING:
+            self._origins.pop(written, None)
+            values = {name: value for name, value in values.items() if name != "self"}
+        self._spread(values, written)
+
     def _spread(self, values: Mapping[str, Any], result: Tensor) -> None:
-        if tuple(result.shape) not in self._shapes:
+        if tuple(result.shape) not in self._shapes or not result.is_floating_point():
             return
         for slot, origin in self._made_from(values):
             if tuple(result.shape) == tuple(slot.parameter.shape) or (
@@ -206,15 +225,14 @@ class Reading:
     def _made_from(self, values: Mapping[str, Any]) -> Iterable[tuple[Slot, Origin]]:
         operands = list(_tensors(list(values.values())))
         for operand in operands:
-            known = self._origins.get(operand)
-            if known is not None:
-                yield known
-                continue
             plain = unwrap(operand)
             slot = None if plain is None else self._by_address.get(address_of(plain))
+            known = self._origins.get(operand)
             if slot is not None:
                 with_gradient = any(self._is_gradient(other, slot) for other in operands)
                 yield slot, "in_gradient" if with_gradient else "in_direction"
+            elif known is not None:
+                yield known
 
     def _is_gradient(self, operand: Tensor, slot: Slot) -> bool:
         plain = unwrap(operand)
