@@ -6,3 +6,46 @@ trace files.
 
 if __name__.partition(".")[0] != "optgeom":
     raise ImportError("write 'import optgeom.traces'")
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optgeom.traces.info import AttemptInfo, LayerInfo, OptimizerInfo, RunInfo
+    from optgeom.traces.schema import Cell
+    from optgeom.traces.store import Trace, Traces, open_trace, open_traces
+    from optgeom.traces.writer import TraceWriter
+
+_HOMES = {
+    "AttemptInfo": "optgeom.traces.info",
+    "Cell": "optgeom.traces.schema",
+    "LayerInfo": "optgeom.traces.info",
+    "OptimizerInfo": "optgeom.traces.info",
+    "RunInfo": "optgeom.traces.info",
+    "Trace": "optgeom.traces.store",
+    "TraceWriter": "optgeom.traces.writer",
+    "Traces": "optgeom.traces.store",
+    "open_trace": "optgeom.traces.store",
+    "open_traces": "optgeom.traces.store",
+}
+
+__all__ = [
+    "AttemptInfo",
+    "Cell",
+    "LayerInfo",
+    "OptimizerInfo",
+    "RunInfo",
+    "Trace",
+    "TraceWriter",
+    "Traces",
+    "open_trace",
+    "open_traces",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # lazily: `import optgeom.traces` must not cost what pyarrow costs
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'optgeom.traces' has no attribute {name!r}")

@@ -1,0 +1,175 @@
+"""The writer's files: what its one background thread does with the records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from optgeom.traces.batches import make_batch
+from optgeom.traces.names import PartName
+from optgeom.traces.schema import STORED_DTYPES, plain
+from optgeom.traces.segment import SegmentWriter
+from optgeom.traces.wal import WriteAhead
+
+SEAL_ROWS = 1 << 16
+SEAL_BYTES = 32 << 20
+GROUP_BYTES = 1 << 20
+BLOCK_BYTES = 16 << 20
+
+
+class TableLog:
+    """One small table: rows to a write-ahead stream, streams to sealed segments.
+
+    Args:
+        folder: the table's folder; made with the first row.
+        schema: the table's schema.
+        attempt: which attempt, and `rank` whose rows these are.
+        rank: see `attempt`.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, *, attempt: int, rank: int):
+        self._folder = folder
+        self._schema = schema
+        self._plain = plain(schema)
+        self._next = PartName(attempt, rank, 0)
+        self._rows: list[Mapping[str, Any]] = []
+        self._stream: WriteAhead | None = None
+        self._batches: list[pa.RecordBatch] = []
+        self.lost: Counter[str] = Counter()
+        self.bytes_written = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take a row; it is on the disk after the next flush."""
+        self._rows.append(row)
+
+    def flush(self) -> None:
+        """Append the rows taken since the last flush to the stream; seal it if it is large."""
+        if not self._rows:
+            return
+        batch = make_batch(self._rows, self._plain, self.lost)
+        self._rows = []
+        if self._stream is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._stream = WriteAhead(self._folder, self._next, self._plain)
+        self.bytes_written += self._stream.append(batch)
+        self._batches.append(batch)
+        rows = sum(one.num_rows for one in self._batches)
+        if rows >= SEAL_ROWS or sum(one.nbytes for one in self._batches) >= SEAL_BYTES:
+            self.seal()
+
+    def seal(self) -> None:
+        """Flush, and turn the stream into a segment."""
+        self.flush()
+        if self._stream is None:
+            return
+        table = pa.Table.from_batches(self._batches).cast(self._schema)
+        segment = SegmentWriter(self._folder, self._next, self._schema)
+        try:
+            segment.write(table)
+            final = segment.seal()
+        except BaseException:
+            segment.abandon()
+            raise
+        self.bytes_written += final.stat().st_size
+        self._stream.remove()
+        self._stream, self._batches = None, []
+        self._next = PartName(self._next.attempt, self._next.rank, self._next.sequence + 1)
+
+    def close(self) -> None:
+        """Leave the stream as it is, for a reader to recover."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+class RawLog:
+    """Raw matrices: one segment per captured step, written row group by row group.
+
+    Args:
+        folder: the folder of `updates`; made with the first matrix.
+        schema: its schema.
+        attempt: which attempt, and `rank` whose rows these are.
+        rank: see `attempt`.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, *, attempt: int, rank: int):
+        self._folder = folder
+        self._schema = schema
+        self._next = PartName(attempt, rank, 0)
+        self._steps: dict[int, tuple[SegmentWriter, list[Mapping[str, Any]]]] = {}
+        self.bytes_written = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take a row block; `values` is a flat memoryview of its bytes."""
+        step = row["step"]
+        if step not in self._steps:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            segment = SegmentWriter(self._folder, self._next, self._schema, raw=True)
+            self._next = PartName(self._next.attempt, self._next.rank, self._next.sequence + 1)
+            self._steps[step] = (segment, [])
+        segment, rows = self._steps[step]
+        for block in _split(row):
+            rows.append(block)
+            if sum(one["values"].nbytes for one in rows) >= GROUP_BYTES:
+                segment.write(_raw_table(rows, self._schema))
+                rows.clear()
+
+    def end_step(self, step: int) -> None:
+        """Seal the segment of a step, if it has one."""
+        if step not in self._steps:
+            return
+        segment, rows = self._steps.pop(step)
+        try:
+            if rows:
+                segment.write(_raw_table(rows, self._schema))
+            self.bytes_written += segment.seal().stat().st_size
+        except BaseException:
+            segment.abandon()
+            raise
+
+    def seal(self) -> None:
+        """Seal every step that is still open."""
+        for step in list(self._steps):
+            self.end_step(step)
+
+    def close(self) -> None:
+        """Abandon what is open."""
+        while self._steps:
+            self._steps.popitem()[1][0].abandon()
+
+
+def _split(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Row blocks of at most BLOCK_BYTES, or of one row."""
+    width = row["cols"] * STORED_DTYPES[row["dtype"]]
+    height = max(1, BLOCK_BYTES // max(1, width))
+    if row["rows"] <= height:
+        return [row]
+    return [
+        {
+            **row,
+            "row_start": row["row_start"] + at,
+            "rows": min(height, row["rows"] - at),
+            "values": row["values"][at * width : (at + height) * width],
+        }
+        for at in range(0, row["rows"], height)
+    ]
+
+
+def _raw_table(rows: list[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    names = [name for name in schema.names if name != "values"]
+    keys = plain(pa.schema([schema.field(name) for name in names]))
+    columns = list(make_batch(rows, keys, Counter()).columns)
+    data = [row["values"] for row in rows]
+    offsets = [0]
+    for one in data:
+        offsets.append(offsets[-1] + one.nbytes)
+    values = pa.BinaryArray.from_buffers(
+        pa.binary(),
+        len(data),
+        [None, pa.array(offsets, pa.int32()).buffers()[1], pa.py_buffer(b"".join(data))],
+    )
+    return pa.table([*columns, values], names=[*names, "values"]).cast(schema)

@@ -1,0 +1,397 @@
+"""One run, opened: what a figure, a notebook or an analysis asks of it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from optgeom.traces.cells import CellIndex
+from optgeom.traces.errors import NotATrace, NotCaptured
+from optgeom.traces.info import RUN_FILE, LayerInfo, RunInfo
+from optgeom.traces.matrices import Floats, neuron_count, neuron_norms, read_matrix
+from optgeom.traces.parts import Codes
+from optgeom.traces.place import Place, find
+from optgeom.traces.reader import TraceFiles
+from optgeom.traces.scalars import newest_scalars
+from optgeom.traces.schema import STAGES, Cell
+
+Steps = int | Iterable[int] | slice | None
+Names = str | Iterable[str] | None
+CELL_TABLES = ("metrics", "spectra", "neurons", "updates")
+
+
+class Trace:
+    """One run: its records, and what run.json says of it.
+
+    Records are read on first use and kept; refresh() takes up what a live run has written since.
+    """
+
+    def __init__(self, place: Place):
+        self._files = TraceFiles(place)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self._files.place.name
+
+    @property
+    def path(self) -> str:
+        """The path or URI that it was opened with."""
+        return self._files.place.shown
+
+    @property
+    def info(self) -> RunInfo:
+        """All of run.json."""
+        return self._files.info
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """The layers, in the model's order."""
+        return self._files.info.layers
+
+    def layer(self, name: str) -> LayerInfo:
+        """One layer by name.
+
+        Raises:
+            NotCaptured: there is none; the message names those most like it.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise self._no_layer(name)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The captured stages, in the order of the data's way through an optimizer."""
+        words = self._files.vocabulary.words
+        found = {words[stage] for table in CELL_TABLES for _, stage in self._index(table).pairs}
+        return tuple(sorted(found, key=lambda one: (_place_of(one), one)))
+
+    def steps(
+        self, layer: str | None = None, stage: str | None = "update", table: str = "metrics"
+    ) -> Codes:
+        """The captured steps, ascending int64; empty where nothing was captured.
+
+        Args:
+            layer: a layer's name; None: any.
+            stage: a stage; None: any.
+            table: metrics, spectra, neurons or updates: they have clocks of their own.
+
+        Raises:
+            NotCaptured: there is no such layer, stage or table.
+        """
+        if table not in CELL_TABLES:
+            raise NotCaptured(f"no table {table!r}: there are {', '.join(CELL_TABLES)}")
+        index = self._index(table)
+        if stage is not None and stage not in STAGES and stage not in self.stages:
+            raise self._no_stage(stage)
+        if layer is not None:
+            self._layer_code(layer)
+        find = self._files.vocabulary.find
+        return index.steps(
+            None if layer is None else find(layer), None if stage is None else find(stage)
+        )
+
+    @property
+    def last_step(self) -> int | None:
+        """The last step of which anything was recorded; None in an empty trace."""
+        indexes = [self._index(table).keys["step"] for table in CELL_TABLES]
+        scalars = self.scalars().column("step").to_numpy()
+        return max((int(one.max()) for one in (*indexes, scalars) if len(one)), default=None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the newest attempt was closed by its writer."""
+        return self._files.closed
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process seems to write it: not closed, and changed within a minute."""
+        return self._files.is_live
+
+    @property
+    def version(self) -> str:
+        """A token that changes when a refresh finds something new."""
+        return self._files.version
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files."""
+        return sum(entry.size for entry in self._files.entries.values())
+
+    def refresh(self) -> bool:
+        """Look for new files, and read only those when asked next; True if there are any."""
+        return self._files.refresh()
+
+    def metrics(
+        self,
+        steps: Steps = None,
+        layers: Names = None,
+        stages: Names = None,
+        attempts: Literal["newest", "all"] = "newest",
+    ) -> pa.Table:
+        """Every scalar of every cell: metrics, spectra and derived analyses joined.
+
+        Args:
+            steps: one step or several that must be there; a range or slice takes what lies in it.
+            layers: a layer's name or several.
+            stages: a stage or several.
+            attempts: "newest": each step from the newest attempt that has it; "all": every row.
+
+        Returns:
+            Keys first, then a column per metric, null where not measured; rows by step, layer (in
+            the model's order) and stage. Strings are dictionary-encoded: categories in pandas.
+
+        Raises:
+            NotCaptured: a step, layer or stage is not there; the message names what is.
+        """
+        if attempts not in ("newest", "all"):
+            raise NotCaptured(f"attempts={attempts!r}: pass 'newest' or 'all'")
+        joined = self._files.joined(newest_only=attempts == "newest")
+        mask = np.ones(joined.table.num_rows, bool)
+        if steps is not None:
+            mask &= _in_steps(joined.keys["step"], steps, self.path)
+        if layers is not None:
+            codes = [self._layer_code(name) for name in _names(layers)]
+            mask &= np.isin(joined.keys["layer"], codes)
+        if stages is not None:
+            codes = [self._stage_code(name) for name in _names(stages)]
+            mask &= np.isin(joined.keys["stage"], codes)
+        return joined.table if mask.all() else joined.table.filter(pa.array(mask))
+
+    def spectrum(
+        self, step: int, layer: str, stage: str = "update"
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The singular values of a cell, (r,) float64 descending.
+
+        Raises:
+            NotCaptured: there is no such cell, or its spectrum is null; the message says why.
+        """
+        index, at = self._cell("spectra", step, layer, stage)
+        part, row = index.parts[index.part[at[-1]]], int(index.row[at[-1]])
+        values = part.list_at("singular_values", row)
+        if values is None:
+            status = part.column("spectrum_status")[row].as_py()
+            raise NotCaptured(f"the spectrum of {layer} {stage} at step {step} is null: {status}")
+        made: np.ndarray[Any, np.dtype[np.float64]] = values.astype(np.float64)
+        return made
+
+    def spectra(
+        self, layer: str, stage: str = "update", steps: Steps = None
+    ) -> tuple[Codes, list[np.ndarray[Any, np.dtype[np.float64]]]]:
+        """The singular values of a layer over steps; cells whose spectrum is null are left out.
+
+        Returns:
+            The steps (k,), and k arrays (r,), descending.
+        """
+        index, found = self._over_steps("spectra", layer, stage, steps)
+        kept, arrays = [], []
+        for step, at in found:
+            part, row = index.parts[index.part[at[-1]]], int(index.row[at[-1]])
+            values = part.list_at("singular_values", row)
+            if values is not None:
+                kept.append(step)
+                arrays.append(values.astype(np.float64))
+        return np.array(kept, np.int64), arrays
+
+    def neuron_norms(self, step: int, layer: str, stage: str = "update") -> Floats:
+        """The norm of each row of a cell, (m,) float32; NaN for rows that no rank has written.
+
+        Raises:
+            NotCaptured: there is no such cell; the message names what is there.
+        """
+        index, at = self._cell("neurons", step, layer, stage)
+        return neuron_norms(index, at, self._rows(index, at, layer)).copy()
+
+    def neurons(
+        self, layer: str, stage: str = "update", steps: Steps = None
+    ) -> tuple[Codes, Floats]:
+        """The row norms of a layer over steps: the steps (k,), and (k, m) float32."""
+        index, found = self._over_steps("neurons", layer, stage, steps)
+        length = max((self._rows(index, at, layer) for _, at in found), default=0)
+        norms = np.full((len(found), length), np.nan, np.float32)
+        for row, (_, at) in enumerate(found):
+            norms[row] = neuron_norms(index, at, length)
+        return np.array([step for step, _ in found], np.int64), norms
+
+    def matrix(self, step: int, layer: str, stage: str = "update") -> Floats:
+        """A raw matrix, (m, n) float32, rows = neurons, assembled from its row blocks.
+
+        Raises:
+            NotCaptured: there is none; the message names what is there.
+            DamagedTrace: a byte of it changed.
+        """
+        index, at = self._cell("updates", step, layer, stage)
+        return read_matrix(self._files.place, index, at, f"{layer} {stage} at step {step}")
+
+    def matrices(
+        self, stages: Names = None, layers: Names = None, steps: Steps = None
+    ) -> Iterator[tuple[Cell, Floats]]:
+        """The raw matrices that are there, one at a time, by step, layer and stage."""
+        index = self._index("updates")
+        words = self._files.vocabulary.words
+        for_layers = None if layers is None else [self._layer_code(one) for one in _names(layers)]
+        for_stages = None if stages is None else [self._stage_code(one) for one in _names(stages)]
+        order = {layer.name: number for number, layer in enumerate(self.layers)}
+        cells = []
+        for layer, stage in index.pairs:
+            if for_layers is not None and layer not in for_layers:
+                continue
+            if for_stages is not None and stage not in for_stages:
+                continue
+            place = (order.get(words[layer], len(order)), words[layer], _place_of(words[stage]))
+            cells += [(step, place, stage, at) for step, at in index.by_step(layer, stage)]
+        if steps is not None:
+            there = np.array([step for step, *_ in cells], np.int64)
+            kept = _in_steps(there, steps, self.path)
+            cells = [cell for cell, keep in zip(cells, kept, strict=True) if keep]
+        for step, (_, layer_name, _), _, at in sorted(cells, key=lambda cell: cell[:2]):
+            part, row = index.parts[index.part[at[0]]], int(index.row[at[0]])
+            key = {name: part.column(name)[row].as_py() for name in _CELL_FIELDS}
+            name = f"{layer_name} {key['stage']} at step {step}"
+            yield Cell(**key), read_matrix(self._files.place, index, at, name)
+
+    def scalars(self, name: str | None = None) -> pa.Table:
+        """What was logged beside the geometry: step, name, value; by name and step.
+
+        Args:
+            name: only this one; an empty table if it was never logged.
+        """
+        with self._files.lock:
+            newest = self._files.newest()
+            (table,) = self._files.tables(("scalars",))
+            return newest_scalars(table, newest, name)
+
+    def __repr__(self) -> str:
+        stages, steps = ", ".join(self.stages), self.steps(stage=None)
+        reach = f"{len(steps)} captured steps {steps[0]} to {steps[-1]}" if len(steps) else "empty"
+        state = "closed" if self.closed else "live" if self.is_live else "not closed"
+        layers = f"{len(self.layers)} layers"
+        return f"<Trace {self.name!r}: {layers}, {reach}, stages {stages or 'none'}, {state}>"
+
+    def _index(self, table: str) -> CellIndex:
+        return self._files.index(table)
+
+    def _cell(self, table: str, step: int, layer: str, stage: str) -> tuple[CellIndex, range]:
+        index = self._index(table)
+        layer_code, stage_code = self._layer_code(layer), self._stage_code(stage)
+        at = index.at(layer_code, stage_code, step)
+        if not at:
+            there = index.steps(layer_code, stage_code)
+            raise NotCaptured(
+                f"{table} hold no {layer} {stage} at step {step}: {_steps_there(there)}"
+            )
+        return index, at
+
+    def _over_steps(
+        self, table: str, layer: str, stage: str, steps: Steps
+    ) -> tuple[CellIndex, list[tuple[int, range]]]:
+        index = self._index(table)
+        found = index.by_step(self._layer_code(layer), self._stage_code(stage))
+        if steps is None:
+            return index, found
+        kept = _in_steps(np.array([step for step, _ in found], np.int64), steps, self.path)
+        return index, [one for one, keep in zip(found, kept, strict=True) if keep]
+
+    def _rows(self, index: CellIndex, at: range, layer: str) -> int:
+        known = next((one.shape[0] for one in self.layers if one.name == layer), None)
+        return neuron_count(index, at) if known is None else known
+
+    def _layer_code(self, name: str) -> int:
+        code = self._files.vocabulary.find(name)
+        if all(layer.name != name for layer in self.layers) and not self._recorded(layer=code):
+            raise self._no_layer(name)
+        return code
+
+    def _stage_code(self, name: str) -> int:
+        code = self._files.vocabulary.find(name)
+        if not self._recorded(stage=code):
+            raise self._no_stage(name)
+        return code
+
+    def _recorded(self, *, layer: int | None = None, stage: int | None = None) -> bool:
+        return any(
+            layer in (None, one_layer) and stage in (None, one_stage)
+            for table in CELL_TABLES
+            for one_layer, one_stage in self._index(table).pairs
+        )
+
+    def _no_layer(self, name: str) -> NotCaptured:
+        names = [layer.name for layer in self.layers]
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+        return NotCaptured(
+            f"no layer {name!r} in {self.path}: did you mean {' or '.join(close)}? "
+            f"({len(names)} layers)"
+        )
+
+    def _no_stage(self, name: str) -> NotCaptured:
+        there = ", ".join(self.stages) or "no stage at all"
+        return NotCaptured(f"no stage {name!r} was captured in {self.path}: there is {there}")
+
+
+_CELL_FIELDS = ("step", "optimizer", "layer", "kind", "block", "stage")
+
+
+def open_trace(path: str | os.PathLike[str]) -> Trace:
+    """Open one run.
+
+    Args:
+        path: its folder, or a URI of it that pyarrow.fs opens.
+
+    Raises:
+        NotATrace: there is no run.json; the message says what is there instead.
+        SchemaTooNew: a newer optgeom wrote it.
+        DamagedTrace: run.json is truncated or its bytes changed.
+    """
+    place = find(path)
+    if place.has(RUN_FILE):
+        return Trace(place)
+    if not place.is_folder():
+        raise NotATrace(f"{place.shown} is no folder: pass the folder that a run wrote to")
+    several = [name for name in place.folders() if place.below(name).has(RUN_FILE)]
+    if several:
+        raise NotATrace(
+            f"{place.shown} is a folder of traces ({', '.join(several[:4])}): "
+            f"use open_traces({place.shown!r}), or open one of them"
+        )
+    raise NotATrace(
+        f"{place.shown} is no trace, for it holds no {RUN_FILE}: "
+        "pass the folder that a run wrote to"
+    )
+
+
+def _in_steps(there: Codes, steps: Steps, path: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    if isinstance(steps, slice):
+        wanted = np.unique(there)
+        low = -np.inf if steps.start is None else steps.start
+        high = np.inf if steps.stop is None else steps.stop
+        wanted = wanted[(wanted >= low) & (wanted < high)][:: steps.step]
+        return np.isin(there, wanted)
+    if isinstance(steps, range):
+        return np.isin(there, np.arange(steps.start, steps.stop, steps.step))
+    wanted = np.atleast_1d(np.asarray(steps if isinstance(steps, int) else list(steps or ())))
+    missing = np.setdiff1d(wanted, there)
+    if len(missing):
+        raise NotCaptured(f"no step {missing[0]} in {path}: {_steps_there(np.unique(there))}")
+    return np.isin(there, wanted)
+
+
+def _steps_there(steps: Codes) -> str:
+    if not len(steps):
+        return "no step of it was captured"
+    if len(steps) <= 6:
+        return f"captured are {', '.join(map(str, steps))}"
+    return f"captured are {steps[0]}, {steps[1]}, … {steps[-1]} ({len(steps)} steps)"
+
+
+def _names(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _place_of(stage: str) -> int:
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)

@@ -1,0 +1,414 @@
+"""TraceWriter: takes records from a training run and never keeps it waiting.
+
+Its methods put records into a queue that is bounded in bytes; one background thread writes them.
+A full queue drops and counts. Once made, a writer raises nothing into the run: a failure of its
+thread is kept in `failure`, said once in the log, and what comes after is counted as dropped.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from optgeom.traces.errors import TraceError
+from optgeom.traces.info import RUN_FILE, RunInfo
+from optgeom.traces.runfile import begin, local_folder, make_folder, now, read_run, replace_run
+from optgeom.traces.schema import (
+    SMALL_TABLES,
+    STORED_DTYPES,
+    Cell,
+    check_columns,
+    table_schema,
+)
+from optgeom.traces.sink import RawLog, TableLog
+
+_LOG = logging.getLogger(__name__)
+_HEARTBEAT = 20.0
+_ROW_BYTES = 512
+
+_Row = dict[str, Any]
+
+
+class TraceWriter:
+    """Writes one attempt of one run, from one rank.
+
+    Args:
+        out: a local folder; made if it is not there.
+        info: what run.json shall say. Only rank 0 writes it.
+        rank: this process's rank; every rank writes its own files into the same folder.
+        start_step: resume the trace that is there as a new attempt that begins with this step.
+        attempt: on ranks other than 0 of a resumed run: rank 0's `attempt`, as told by it.
+        flush_every: seconds; at most so much is lost when the process is killed.
+        queue_bytes: what may wait in memory before records are dropped.
+
+    Attributes:
+        attempt: the number of this attempt.
+        failure: what ended the background thread, or None.
+        dropped: table, or table.column -> how many records or values were left out.
+        bytes_written: bytes of records written so far.
+
+    Raises:
+        TraceExists: `out` holds a trace and `start_step` is None.
+        TraceError: `out` cannot be written, or the columns cannot make a trace. Nothing is left.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str],
+        info: RunInfo,
+        *,
+        rank: int = 0,
+        start_step: int | None = None,
+        attempt: int | None = None,
+        flush_every: float = 2.0,
+        queue_bytes: int = 256 << 20,
+    ):
+        check_columns(info.columns)
+        self.path = local_folder(out)
+        self.rank = rank
+        self._info, self.attempt = _begin(self.path, info, rank, start_step, attempt)
+        self._shapes = {layer.name: layer.shape for layer in info.layers}
+        self.failure: BaseException | None = None
+        self.dropped: Counter[str] = Counter()
+        self._small = {
+            table: TableLog(
+                self.path / table,
+                table_schema(table, self._info.columns),
+                attempt=self.attempt,
+                rank=rank,
+            )
+            for table in SMALL_TABLES
+        }
+        self._columns = {
+            table: set(table_schema(table, self._info.columns).names) for table in SMALL_TABLES
+        }
+        self._raw = RawLog(
+            self.path / "updates", table_schema("updates", {}), attempt=self.attempt, rank=rank
+        )
+        self._logs: list[TableLog | RawLog] = [*self._small.values(), self._raw]
+        self._flush_every = flush_every
+        self._queue_bytes = queue_bytes
+        self._queue: deque[tuple[str, Any, int]] = deque()
+        self._queued = 0
+        self._changed = threading.Condition()
+        self._asked = self._answered = 0
+        self._closing = False
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._work, name="optgeom-writer", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    @property
+    def info(self) -> RunInfo:
+        """What run.json says, the attempts included."""
+        return self._info
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of records written so far; write-ahead streams and their segments both count."""
+        return self._raw.bytes_written + sum(log.bytes_written for log in self._small.values())
+
+    def metrics(self, key: Cell, values: Mapping[str, Any]) -> None:
+        """Record the scalars of a cell; names are columns of `metrics`, absent ones are null."""
+        self._put_row("metrics", self._keys(key), values)
+
+    def spectrum(
+        self, key: Cell, singular_values: np.ndarray[Any, Any] | None, values: Mapping[str, Any]
+    ) -> None:
+        """Record a cell's singular values, (r,) descending, or None; and the scalars from them."""
+        row = self._keys(key)
+        try:
+            row["singular_values"] = _floats(singular_values)
+        except (TypeError, ValueError) as error:
+            self._drop("spectra", str(error))
+            return
+        self._put_row("spectra", row, values)
+
+    def neurons(
+        self,
+        key: Cell,
+        norms: np.ndarray[Any, Any],
+        *,
+        row_start: int = 0,
+        rows: int | None = None,
+        col_start: int = 0,
+        cols: int | None = None,
+    ) -> None:
+        """Record the norms (rows,) of a block of a cell's rows; `cols` defaults to the layer's."""
+        try:
+            kept = _floats(norms)
+        except (TypeError, ValueError) as error:
+            self._drop("neurons", str(error))
+            return
+        count = 0 if kept is None else len(kept)
+        row = self._block(key, row_start, count if rows is None else rows, col_start, cols)
+        self._put_row("neurons", row | {"neuron_norms": kept}, {})
+
+    def update(
+        self,
+        key: Cell,
+        values: Any,
+        *,
+        dtype: str = "float32",
+        row_start: int = 0,
+        rows: int | None = None,
+        col_start: int = 0,
+        cols: int | None = None,
+    ) -> None:
+        """Record a row block of a raw matrix.
+
+        Args:
+            key: the cell; any stage.
+            values: (rows, cols), or bytes in row-major order. It is kept, not copied: do not
+                write to it afterwards. bfloat16 comes as uint16.
+            dtype: what the bytes are: float32, bfloat16, float16 or float64.
+            row_start: the block's first row in the matrix.
+            rows: how many, where `values` does not say.
+            col_start: the block's first column.
+            cols: how many, where `values` does not say; defaults to the layer's.
+        """
+        shape: tuple[int, ...] = tuple(getattr(values, "shape", ()))
+        if len(shape) == 2:
+            rows, cols = int(shape[0]), int(shape[1])
+        row = self._block(key, row_start, rows or 0, col_start, cols)
+        size = STORED_DTYPES.get(dtype, 0)
+        try:
+            data: Any = values if len(shape) != 2 else np.ascontiguousarray(values)
+            view = memoryview(data).cast("B") if row["rows"] and row["cols"] else memoryview(b"")
+        except (TypeError, ValueError) as error:
+            self._drop("updates", str(error))
+            return
+        if not size or view.nbytes != row["rows"] * row["cols"] * size:
+            self._drop(
+                "updates", f"{view.nbytes} bytes are no {row['rows']} x {row['cols']} {dtype}"
+            )
+            return
+        self._put("updates", row | {"dtype": dtype, "values": view}, view.nbytes + _ROW_BYTES)
+
+    def scalar(self, step: int, name: str, value: float) -> None:
+        """Record a number beside the geometry: a loss, a time, a count."""
+        row = {"run": self._info.run, "attempt": self.attempt, "step": step}
+        self._put("scalars", row | {"name": name, "value": value}, 128)
+
+    def end_step(self, step: int) -> None:
+        """Seal the raw matrices of a step: readers see them from then on."""
+        self._put("end_step", step, 64)
+
+    def amend(self, **changes: Any) -> None:
+        """Replace fields of run.json, such as `capture` or `config`; only rank 0 writes it."""
+        self._put("amend", changes, 64)
+
+    def flush(self) -> None:
+        """Wait until everything recorded so far is in files (raw matrices: after end_step)."""
+        if self._forked:
+            return
+        with self._changed:
+            self._asked += 1
+            ticket = self._asked
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._answered >= ticket or not self._thread.is_alive())
+
+    def close(self) -> None:
+        """Write everything, seal it, mark the attempt closed; any number of times."""
+        if self._forked:
+            return
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "failed" if self.failure else "closed" if self._closing else "open"
+        return f"TraceWriter({str(self.path)!r}, rank={self.rank}, {state})"
+
+    @property
+    def _forked(self) -> bool:
+        # a forked child has the object, not the thread: it must neither wait nor write
+        return os.getpid() != self._process
+
+    def _keys(self, key: Cell) -> _Row:
+        return {
+            "run": self._info.run,
+            "attempt": self.attempt,
+            "step": key.step,
+            "optimizer": key.optimizer,
+            "layer": key.layer,
+            "kind": key.kind,
+            "block": key.block,
+            "stage": key.stage,
+        }
+
+    def _block(
+        self, key: Cell, row_start: int, rows: int, col_start: int, cols: int | None
+    ) -> _Row:
+        whole = self._shapes.get(key.layer, (0, 0))[1]
+        return self._keys(key) | {
+            "row_start": row_start,
+            "rows": rows,
+            "col_start": col_start,
+            "cols": whole - col_start if cols is None else cols,
+            "rank": self.rank,
+        }
+
+    def _put_row(self, table: str, row: _Row, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if name not in self._columns[table]:
+                self._drop(f"{table}.{name}", "no such column was declared")
+            elif row.setdefault(name, value) is not value:
+                self._drop(f"{table}.{name}", "the cell has it already")
+        self._put(table, row, _ROW_BYTES + 64 * len(row) + _list_bytes(row))
+
+    def _put(self, what: str, item: Any, size: int) -> None:
+        with self._changed:
+            if self.failure is not None or self._closing or self._forked:
+                reason = "the writer is closed" if self.failure is None else "the writer failed"
+            # an item larger than the whole queue may pass when nothing waits
+            elif self._queued and self._queued + size > self._queue_bytes:
+                reason = "the queue is full"
+            else:
+                self._queue.append((what, item, size))
+                self._queued += size
+                self._changed.notify_all()
+                return
+        self._drop(what, reason)
+
+    def _drop(self, what: str, reason: str) -> None:
+        if not self.dropped[what]:
+            _LOG.warning("%s: records of %s are left out: %s", self.path, what, reason)
+        self.dropped[what] += 1
+
+    def _work(self) -> None:
+        try:
+            while self._turn():
+                pass
+            for log in self._logs:
+                log.seal()
+        except BaseException as error:  # noqa: BLE001  the run must go on, whatever this was
+            self._fail(error)
+        finally:
+            for log in self._logs:
+                log.close()
+            with self._changed:
+                self._answered = self._asked
+                self._changed.notify_all()
+        try:
+            self._mark_closed()
+        except BaseException as error:  # noqa: BLE001  the run must go on, whatever this was
+            self._fail(error)
+
+    def _turn(self) -> bool:
+        """Take what waits, flush if it is time; False when the writer shall end."""
+        deadline = time.monotonic() + self._flush_every
+        done = False
+        while not done:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._queue or self._closing or self._asked > self._answered,
+                    timeout=max(0.0, deadline - time.monotonic()),
+                )
+                items = list(self._queue)
+                self._queue.clear()
+                asked, closing = self._asked, self._closing
+            for what, item, size in items:
+                self._take(what, item)
+                with self._changed:
+                    self._queued -= size
+            items.clear()
+            done = closing or asked > self._answered or time.monotonic() >= deadline
+        for table, log in self._small.items():
+            log.flush()
+            for name, count in log.lost.items():
+                self._drop(f"{table}.{name}", "the value is not of the column's type")
+                self.dropped[f"{table}.{name}"] += count - 1
+            log.lost.clear()
+        self._beat()
+        with self._changed:
+            self._answered = asked
+            self._changed.notify_all()
+            return not (closing and not self._queue)
+
+    def _take(self, what: str, item: Any) -> None:
+        if what == "updates":
+            self._raw.add(item)
+        elif what == "end_step":
+            self._raw.end_step(item)
+        elif what == "amend":
+            self._info = replace(self._info, **item)
+            self._save()
+        else:
+            self._small[what].add(item)
+
+    def _save(self) -> None:
+        if self.rank == 0:
+            replace_run(self.path, self._info)
+
+    _last_beat = 0.0
+
+    def _beat(self) -> None:
+        """Touch run.json now and then: how a reader tells a slow run from a dead one."""
+        if self.rank == 0 and time.monotonic() - self._last_beat > _HEARTBEAT:
+            self._last_beat = time.monotonic()
+            os.utime(self.path / RUN_FILE)
+
+    def _mark_closed(self) -> None:
+        *before, last = self._info.attempts or (None,)
+        if self.rank == 0 and last is not None:
+            attempts = tuple(one for one in before if one is not None)
+            self._info = replace(self._info, attempts=(*attempts, replace(last, closed=now())))
+            self._save()
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = self.failure or error
+        _LOG.error("%s: writing the trace failed, the run goes on without: %r", self.path, error)
+        with self._changed:
+            for what, _, _ in self._queue:
+                self.dropped[what] += 1
+            self._queue.clear()
+
+
+def _begin(
+    folder: Path, info: RunInfo, rank: int, start_step: int | None, attempt: int | None
+) -> tuple[RunInfo, int]:
+    if rank == 0:
+        begun = begin(folder, info, start_step)
+        return begun, begun.attempts[-1].attempt
+    if start_step is not None and attempt is None:
+        raise TraceError(
+            f"rank {rank} resumes at step {start_step} but does not know which attempt this is: "
+            "pass attempt=, the `attempt` of rank 0's writer"
+        )
+    make_folder(folder)
+    if attempt:
+        info = replace(info, run=read_run(folder).run)
+    return info, attempt or 0
+
+
+def _floats(values: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
+    return None if values is None else np.array(values, dtype=np.float32).reshape(-1)
+
+
+def _list_bytes(row: _Row) -> int:
+    return sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
