@@ -1,0 +1,207 @@
+"""The run, top to bottom: corpus, model, ranks, optimizer, recorder, loop.
+
+The same program trains in one process and under ``torchrun``: the global batch of a step depends
+on seed and step alone, rank r takes its slice of it, so the losses agree to float tolerance and
+all ranks write one trace.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optgeom.hooks.recorder import Recorder
+from optgeom.hooks.watch import watch
+from optgeom.trainer.config import TrainConfig
+from optgeom.trainer.corpus import Corpus, Tokens, held_out_batch, load_corpus, training_batch
+from optgeom.trainer.interrupt import stop_requests
+from optgeom.trainer.model import build_model, cross_entropy
+from optgeom.trainer.optimizers import build_optimizer, set_lr
+from optgeom.trainer.parallelize import Ranks, join_ranks, parallelize
+from optgeom.trainer.progress import Listener, Silent
+from optgeom.trainer.schedule import lr_factor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        run: Its name.
+        out: Folder of its trace; None where none was written.
+        losses: Training loss of each step over the global batch, nats per token.
+        eval_loss: On held-out text after the last step, nats per token.
+        parameters: Weights of the model.
+        tokens: Seen in training.
+        seconds: From the first step to the last evaluation, capture included.
+        rank: Of this process.
+        world: Processes that trained together.
+    """
+
+    run: str
+    out: Path | None
+    losses: tuple[float, ...]
+    eval_loss: float
+    parameters: int
+    tokens: int
+    seconds: float
+    rank: int
+    world: int
+
+
+def train(
+    config: TrainConfig,
+    *,
+    out: str | Path | None = None,
+    run: str | None = None,
+    labels: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
+) -> TrainResult:
+    """Train a GPT and write a trace of it.
+
+    Equal settings give equal bits on the same machine with the same number of threads. On a CPU,
+    denormal numbers are flushed to zero from here on in this process: AdamW's moments of unused
+    rows otherwise cost many times the step.
+
+    Args:
+        config: Everything that decides the run's numbers.
+        out: Folder of the trace; None trains without watching.
+        run: Name of the run; None takes the folder's.
+        labels: Further entries of run.json's ``config``, such as ``{"demo": True}``.
+        listener: Told of every step, on the first rank only.
+
+    Returns:
+        Losses, sizes and times.
+
+    Raises:
+        ConfigError: Settings, corpus and number of ranks do not fit together.
+        OptgeomError: The trace cannot be written, or a stage or layer pattern is wrong; raised
+            before the first step.
+        KeyboardInterrupt: Stopped by Ctrl-C after a whole step; the trace is closed.
+    """
+    torch.set_flush_denormal(True)
+    name = run or (Path(out).name if out is not None else config.optimizer.name)
+    with join_ranks(config.device) as ranks, stop_requests() as stop:
+        tell = listener if listener is not None and ranks.rank == 0 else Silent()
+        share = ranks.slice(config.data.batch)
+        length = config.data.sequence
+        corpus = load_corpus(config.data.corpus, held_out=config.data.held_out, sequence=length)
+        model = build_model(config.model, length=length, seed=config.seed).to(ranks.device)
+        parameters = sum(weight.numel() for weight in model.parameters())
+        parallelize(model, ranks)
+        optimizer = build_optimizer(model, config.optimizer)
+
+        with _watching(model, optimizer, config, out, name, labels) as recorder:
+            tell.began(name, steps=config.schedule.steps, parameters=parameters)
+            losses: list[float] = []
+            eval_loss = float("nan")
+            began = time.perf_counter()
+            for step in range(config.schedule.steps):
+                step_began = time.perf_counter()
+                last = step == config.schedule.steps - 1
+                if recorder is not None and last and config.capture.last_step:
+                    recorder.capture_next()
+                set_lr(optimizer, lr_factor(step, config.schedule))
+
+                batch = training_batch(
+                    corpus.train,
+                    step=step,
+                    seed=config.seed,
+                    batch=config.data.batch,
+                    sequence=length,
+                )
+                loss = _loss(model, batch[share], ranks)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                if config.clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+
+                agreed = ranks.mean(torch.stack((loss.detach(), torch.full_like(loss, bool(stop)))))
+                losses.append(agreed[0].item())
+                scalars = {
+                    "loss": losses[-1],
+                    "lr": optimizer.param_groups[0]["lr"],
+                    "tokens": (step + 1) * config.data.batch * length,
+                    "step_seconds": time.perf_counter() - step_began,
+                }
+                tell.stepped(step, loss=losses[-1], seconds=scalars["step_seconds"])
+                if last or (config.eval_every and (step + 1) % config.eval_every == 0):
+                    eval_loss = scalars["eval_loss"] = evaluate(model, corpus, config, ranks)
+                if recorder is not None:
+                    recorder.log(step=step, **scalars)
+                if agreed[1] > 0:
+                    raise KeyboardInterrupt
+            seconds = time.perf_counter() - began
+            tell.ended(name, eval_loss=eval_loss, seconds=seconds)
+
+        return TrainResult(
+            run=name,
+            out=Path(out) if out is not None else None,
+            losses=tuple(losses),
+            eval_loss=eval_loss,
+            parameters=parameters,
+            tokens=config.schedule.steps * config.data.batch * length,
+            seconds=seconds,
+            rank=ranks.rank,
+            world=ranks.world,
+        )
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, corpus: Corpus, config: TrainConfig, ranks: Ranks) -> float:
+    """Mean loss on held-out text, the same windows every time.
+
+    Returns:
+        Nats per token, over all ranks.
+    """
+    share = ranks.slice(config.data.batch)
+    total = torch.zeros((), device=ranks.device)
+    for index in range(config.eval_batches):
+        batch = held_out_batch(
+            corpus.held_out,
+            index=index,
+            batches=config.eval_batches,
+            batch=config.data.batch,
+            sequence=config.data.sequence,
+        )
+        total += _loss(model, batch[share], ranks)
+    return ranks.mean(total).item() / config.eval_batches
+
+
+def _loss(model: nn.Module, batch: Tokens, ranks: Ranks) -> Tensor:
+    tokens = torch.from_numpy(batch).to(ranks.device)
+    return cross_entropy(model(tokens[:, :-1]), tokens[:, 1:])
+
+
+def _watching(
+    model: nn.Module,
+    optimizer: Optimizer,
+    config: TrainConfig,
+    out: str | Path | None,
+    run: str,
+    labels: Mapping[str, Any] | None,
+) -> Recorder | nullcontext[None]:
+    if out is None:
+        return nullcontext()
+    settings = asdict(config.capture)
+    del settings["last_step"]
+    return watch(
+        model,
+        optimizer,
+        str(out),
+        run=run,
+        config={**config.to_dict(), **(labels or {})},
+        **settings,
+    )
