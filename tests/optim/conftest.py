@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-torch.set_num_threads(1)
-
 GradientMaker = Callable[..., list[Tensor]]
 Runner = Callable[..., Tensor]
 

@@ -65,7 +65,9 @@ def test_tied_weights_appear_once_and_are_the_heads() -> None:
 
 def test_a_module_used_twice_is_counted_once() -> None:
     layer = nn.Linear(4, 4, bias=False)
-    assert names(nn.Sequential(layer, layer)) == {"matrix": ["0.weight"]}
+    model = nn.Sequential(layer, layer)
+    assert names(model) == {"matrix": ["0.weight"]}
+    assert names(model, overrides={"1.weight": "adamw"}) == {"adamw": ["0.weight"]}
 
 
 def test_frozen_parameters_are_left_out() -> None:
