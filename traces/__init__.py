@@ -7,6 +7,7 @@ trace files.
 if __name__.partition(".")[0] != "optgeom":
     raise ImportError("write 'import optgeom.traces'")
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +46,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # lazily: `import optgeom.traces` must not cost what pyarrow costs
     if name in _HOMES:
-        import importlib
-
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'optgeom.traces' has no attribute {name!r}")

@@ -41,7 +41,8 @@ def join(
         newest: hides rows of superseded attempts; None: show all.
 
     Returns:
-        Rows by step, layer, stage and attempt; of rows with the same cell in one table, the last.
+        Rows by step, layer, stage and attempt; of rows with the same cell in one table, each
+        column's last value.
     """
     tables = [_visible(one, vocabulary, newest) for one in tables]
     coded = [key_codes(one, vocabulary) for one in tables]
@@ -69,13 +70,14 @@ def join(
     columns = _keys_at(tables, first)
     begin = 0
     for table, size in zip(tables, sizes, strict=True):
-        at = np.full(len(first), -1, np.int64)
-        at[group[begin : begin + size]] = np.arange(size)
+        mine = group[begin : begin + size]
         begin += size
-        take = pa.array(at, mask=at < 0)
+        everywhere = _last(mine, len(first))
         for name in table.schema.names:
             if name not in KEYS:
-                column = _one(table.column(name)).take(take)
+                values = _one(table.column(name))
+                at = everywhere if not values.null_count else _last(mine, len(first), values)
+                column = values.take(at)
                 columns[name] = _fill(columns[name], column) if name in columns else column
     for one in schema:
         columns.setdefault(one.name, pa.nulls(len(first), one.type))
@@ -84,6 +86,16 @@ def join(
         pa.table({name: columns[name] for name in names}),
         {name: codes[first] for name, codes in keys.items()},
     )
+
+
+def _last(group: Codes, count: int, values: pa.Array | None = None) -> pa.Array:
+    """For each group its last row, or its last row with a value; null where there is none."""
+    rows = np.arange(len(group))
+    if values is not None:
+        rows = rows[values.is_valid().to_numpy(zero_copy_only=False)]
+    at = np.full(count, -1, np.int64)
+    at[group[rows]] = rows
+    return pa.array(at, mask=at < 0)
 
 
 def _visible(table: pa.Table, vocabulary: Vocabulary, newest: Newest | None) -> pa.Table:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from optgeom.traces.cells import CellIndex
 from optgeom.traces.errors import DamagedTrace, NotCaptured
@@ -14,6 +13,8 @@ from optgeom.traces.parts import Part
 from optgeom.traces.place import Place
 from optgeom.traces.schema import STORED_DTYPES
 from optgeom.traces.segment import open_segment, read_groups
+
+_COMPARED = ("step", "layer", "stage", "row_start", "col_start")
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -113,12 +114,15 @@ def _read_values(place: Place, part: Part, rows: list[int]) -> list[memoryview]:
         groups = np.searchsorted(ends, rows, side="right")
         values: dict[int, memoryview] = {}
         for group in sorted({int(one) for one in groups}):
-            column = read_groups(segment, [group], ["values"], shown).column(0).combine_chunks()
+            table = read_groups(file, segment, [group], [*_COMPARED, "values"], shown)
             begin = int(ends[group]) - counts[group]
-            for row, its_group in zip(rows, groups, strict=True):
-                if its_group == group:
-                    chunk = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-                    values[row] = memoryview(chunk[row - begin].as_buffer())
+            for row in (row for row, its in zip(rows, groups, strict=True) if its == group):
+                if any(
+                    table.column(name)[row - begin].as_py() != part.column(name)[row].as_py()
+                    for name in _COMPARED
+                ):
+                    raise DamagedTrace(f"{shown} is damaged: its index is of other matrices")
+                values[row] = memoryview(table.column("values")[row - begin].as_buffer())
     return [values[row] for row in rows]
 
 

@@ -7,6 +7,7 @@ takes the segment. Names that begin with a dot are skipped by every Parquet disc
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class PartName:
     @property
     def temporary(self) -> str:
         """The name under which a segment is written before it appears."""
-        return f"{TEMPORARY}{self._stem}.parquet"
+        return f"{TEMPORARY}{os.getpid()}-{self._stem}.parquet"
 
     @property
     def _stem(self) -> str:

@@ -17,7 +17,7 @@ from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.names import PartName, parse_name
 from optgeom.traces.place import Entry, Place
 from optgeom.traces.schema import TEXT
-from optgeom.traces.segment import read_segment
+from optgeom.traces.segment import open_segment, read_groups, read_segment
 from optgeom.traces.wal import StreamPosition, read_stream
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
@@ -141,8 +141,11 @@ class PartTable:
             table = read_segment(data, shown, name.digest)
         else:
             with self._place.open(path) as file:
-                names = [one for one in schema.names if one != self._without] if schema else None
-                table = read_segment(file, shown, name.digest, names)
+                segment = open_segment(file, shown, name.digest)
+                names = [one for one in segment.schema_arrow.names if one != self._without]
+                # the row groups' sums would read the matrices: they are checked when one is asked
+                groups = list(range(segment.num_row_groups))
+                table = read_groups(file, segment, groups, names, shown, sums=False)
         return Part(name, path, self._align(table, schema, shown), size)
 
     def _stream(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,13 @@ from optgeom.traces.joined import Joined, join
 from optgeom.traces.names import TEMPORARY, parse_name
 from optgeom.traces.parts import PartTable, Vocabulary
 from optgeom.traces.place import Entry, Place
+from optgeom.traces.scalars import newest_scalars
 from optgeom.traces.schema import OPEN_TABLES, TABLES, table_schema
 
 DERIVED = "derived"
 _TRIES = 8
 _LIVE_SECONDS = 60.0
+_T = TypeVar("_T")
 
 
 class TraceFiles:
@@ -98,11 +101,9 @@ class TraceFiles:
     def index(self, name: str) -> CellIndex:
         """Where the cells of a table are, newest attempts only."""
         with self.lock:
-            newest = self.newest()
-            (table,) = self.tables((name,))
             version, index = self._indexes.get(name, ("", None))
             if index is None or version != self.version:
-                index = CellIndex(table.parts, self.vocabulary, newest)
+                index = self._consistent(lambda: self._make_index(name))
                 self._indexes[name] = (self.version, index)
             return index
 
@@ -111,27 +112,25 @@ class TraceFiles:
         with self.lock:
             version, newest = self._newest
             if version != self.version:
-                newest = self._find_newest()
+                newest = self._consistent(self._find_newest)
                 self._newest = (self.version, newest)
             return newest
 
     def joined(self, *, newest_only: bool) -> Joined:
         """metrics() before it is filtered."""
         with self.lock:
-            newest = self.newest() if newest_only else None
-            derived = tuple(f"{DERIVED}/{name}" for name in self.derived_names())
-            loaded = self.tables((*OPEN_TABLES, *derived))
             version, joined = self._joined.get(newest_only, ("", None))
             if joined is None or version != self.version:
-                joined = join(
-                    [_scalars_of(one) for one in loaded if one.parts],
-                    self._joined_schema(),
-                    self.vocabulary,
-                    layers=[layer.name for layer in self.info.layers],
-                    newest=newest,
-                )
+                joined = self._consistent(lambda: self._make_joined(newest_only))
                 self._joined[newest_only] = (self.version, joined)
             return joined
+
+    def scalars(self, name: str | None) -> pa.Table:
+        """The table of scalars, newest attempts only."""
+        with self.lock:
+            return self._consistent(
+                lambda: newest_scalars(self.tables(("scalars",))[0], self.newest(), name)
+            )
 
     def derived_names(self) -> list[str]:
         """The names of the later analyses that are there, sorted."""
@@ -146,6 +145,30 @@ class TraceFiles:
         """The files of one table's folder, by name."""
         found = ((path.rpartition("/"), entry) for path, entry in self.entries.items())
         return {file: entry for (parent, _, file), entry in found if parent == folder}
+
+    def _consistent(self, make: Callable[[], _T]) -> _T:
+        """What `make` returns, made of one listing: reading may have had to list again."""
+        for _ in range(_TRIES):
+            version = self.version
+            made = make()
+            if version == self.version:
+                break
+        return made
+
+    def _make_index(self, name: str) -> CellIndex:
+        (table,) = self.tables((name,))
+        return CellIndex(table.parts, self.vocabulary, self.newest())
+
+    def _make_joined(self, newest_only: bool) -> Joined:
+        derived = tuple(f"{DERIVED}/{name}" for name in self.derived_names())
+        loaded = self.tables((*OPEN_TABLES, *derived))
+        return join(
+            [_scalars_of(one) for one in loaded if one.parts],
+            self._joined_schema(),
+            self.vocabulary,
+            layers=[layer.name for layer in self.info.layers],
+            newest=self.newest() if newest_only else None,
+        )
 
     def _load(self, name: str) -> PartTable:
         without = "values" if name == "updates" else None
@@ -195,10 +218,11 @@ class TraceFiles:
         }
 
     def _read_run(self) -> RunInfo:
-        return parse(self.place.read(RUN_FILE).to_pybytes(), self.place.of(RUN_FILE))
+        self._run = self.place.read(RUN_FILE).to_pybytes()
+        return parse(self._run, self.place.of(RUN_FILE))
 
     def _token(self) -> str:
-        digest = hashlib.blake2b(repr(self.info).encode(), digest_size=8)
+        digest = hashlib.blake2b(self._run, digest_size=8)
         for path, entry in sorted(self.entries.items()):
             if path != RUN_FILE:
                 digest.update(f"\n{path} {entry.size}".encode())

@@ -17,7 +17,6 @@ from optgeom.traces.matrices import Floats, neuron_count, neuron_norms, read_mat
 from optgeom.traces.parts import Codes
 from optgeom.traces.place import Place, find
 from optgeom.traces.reader import TraceFiles
-from optgeom.traces.scalars import newest_scalars
 from optgeom.traces.schema import STAGES, Cell
 
 Steps = int | Iterable[int] | slice | None
@@ -69,7 +68,7 @@ class Trace:
     def stages(self) -> tuple[str, ...]:
         """The captured stages, in the order of the data's way through an optimizer."""
         words = self._files.vocabulary.words
-        found = {words[stage] for table in CELL_TABLES for _, stage in self._index(table).pairs}
+        found = {words[stage] for table in CELL_TABLES for _, stage in self.index(table).pairs}
         return tuple(sorted(found, key=lambda one: (_place_of(one), one)))
 
     def steps(
@@ -87,7 +86,7 @@ class Trace:
         """
         if table not in CELL_TABLES:
             raise NotCaptured(f"no table {table!r}: there are {', '.join(CELL_TABLES)}")
-        index = self._index(table)
+        index = self.index(table)
         if stage is not None and stage not in STAGES and stage not in self.stages:
             raise self._no_stage(stage)
         if layer is not None:
@@ -100,9 +99,9 @@ class Trace:
     @property
     def last_step(self) -> int | None:
         """The last step of which anything was recorded; None in an empty trace."""
-        indexes = [self._index(table).keys["step"] for table in CELL_TABLES]
-        scalars = self.scalars().column("step").to_numpy()
-        return max((int(one.max()) for one in (*indexes, scalars) if len(one)), default=None)
+        steps = [self.index(table).keys["step"] for table in CELL_TABLES]
+        steps.append(self.scalars().column("step").to_numpy())
+        return max((int(one.max()) for one in steps if len(one)), default=None)
 
     @property
     def closed(self) -> bool:
@@ -233,7 +232,7 @@ class Trace:
         self, stages: Names = None, layers: Names = None, steps: Steps = None
     ) -> Iterator[tuple[Cell, Floats]]:
         """The raw matrices that are there, one at a time, by step, layer and stage."""
-        index = self._index("updates")
+        index = self.index("updates")
         words = self._files.vocabulary.words
         for_layers = None if layers is None else [self._layer_code(one) for one in _names(layers)]
         for_stages = None if stages is None else [self._stage_code(one) for one in _names(stages)]
@@ -262,10 +261,7 @@ class Trace:
         Args:
             name: only this one; an empty table if it was never logged.
         """
-        with self._files.lock:
-            newest = self._files.newest()
-            (table,) = self._files.tables(("scalars",))
-            return newest_scalars(table, newest, name)
+        return self._files.scalars(name)
 
     def __repr__(self) -> str:
         stages, steps = ", ".join(self.stages), self.steps(stage=None)
@@ -274,11 +270,12 @@ class Trace:
         layers = f"{len(self.layers)} layers"
         return f"<Trace {self.name!r}: {layers}, {reach}, stages {stages or 'none'}, {state}>"
 
-    def _index(self, table: str) -> CellIndex:
+    def index(self, table: str) -> CellIndex:
+        """Where the cells of a table are; for analyses that go through all of them."""
         return self._files.index(table)
 
     def _cell(self, table: str, step: int, layer: str, stage: str) -> tuple[CellIndex, range]:
-        index = self._index(table)
+        index = self.index(table)
         layer_code, stage_code = self._layer_code(layer), self._stage_code(stage)
         at = index.at(layer_code, stage_code, step)
         if not at:
@@ -291,7 +288,7 @@ class Trace:
     def _over_steps(
         self, table: str, layer: str, stage: str, steps: Steps
     ) -> tuple[CellIndex, list[tuple[int, range]]]:
-        index = self._index(table)
+        index = self.index(table)
         found = index.by_step(self._layer_code(layer), self._stage_code(stage))
         if steps is None:
             return index, found
@@ -318,7 +315,7 @@ class Trace:
         return any(
             layer in (None, one_layer) and stage in (None, one_stage)
             for table in CELL_TABLES
-            for one_layer, one_stage in self._index(table).pairs
+            for one_layer, one_stage in self.index(table).pairs
         )
 
     def _no_layer(self, name: str) -> NotCaptured:

@@ -207,6 +207,8 @@ class TraceWriter:
 
     def amend(self, **changes: Any) -> None:
         """Replace fields of run.json, such as `capture` or `config`; only rank 0 writes it."""
+        for layer in changes.get("layers", ()):
+            self._shapes[layer.name] = layer.shape
         self._put("amend", changes, 64)
 
     def flush(self) -> None:
