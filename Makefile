@@ -1,0 +1,51 @@
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint fmt chromium screenshots clean
+
+PYTHON ?= python3
+SERVE ?= 1
+PORT ?= 8050
+BIN := .venv/bin
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "optgeom needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.core: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing optgeom into .venv (a few minutes the first time)"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/.core
+
+install: .venv/.core ## Make .venv and install optgeom into it
+
+demo: .venv/.core ## Train AdamW, Muon and NorMuon, write the report, serve the dashboard (SERVE=0: stop before)
+	$(BIN)/optgeom demo --out runs/demo --overwrite --port $(PORT) $(if $(filter 0,$(SERVE)),--no-serve)
+
+chromium:
+	@sh tests/chromium.sh
+
+test: .venv/.dev chromium lint ## Install the development side, lint, run every test
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+lint: .venv/.dev ## ruff, mypy --strict, the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: .venv/.dev ## Format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+screenshots: .venv/.dev chromium ## Take the pictures under docs/screenshots from runs/demo
+	$(BIN)/python docs/screenshots.py
+
+clean: ## Remove the environment and the demo's traces
+	rm -rf .venv runs/demo

@@ -1,0 +1,297 @@
+"""The command line: make, look, ask, keep.
+
+Commands import what they need when they run, so that ``optgeom --help`` costs nothing. Exit codes:
+0 fine, 1 something was found, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+import optgeom
+from optgeom.traces.errors import OptgeomError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "make": ("demo", "train"),
+    "look": ("dashboard", "report"),
+    "ask": ("analyze",),
+    "keep": ("trace",),
+}
+DEMO_METRICS = ("neuron_norm_cv", "condition_number", "update_rms")
+"""What the demo's table compares, by kind of layer."""
+
+
+class Sections(click.Group):
+    """A group whose help lists its commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section per purpose."""
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                commands = [(name, self.commands[name].get_short_help_str(100)) for name in names]
+                formatter.write_dl(commands)
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(optgeom.__version__, prog_name="optgeom")
+@click.option("-v", "--verbose", is_flag=True, help="Show debug messages.")
+def cli(verbose: bool) -> None:
+    """See the geometry of what an optimizer does to a network."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("optgeom").setLevel(level)
+
+
+# -- make --------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--out", default="runs/demo", show_default=True, help="Folder of the three traces.")
+@click.option("--steps", default=400, show_default=True, help="Steps of each run.")
+@click.option("--overwrite", is_flag=True, help="Replace the traces of an earlier demo.")
+@click.option("--serve/--no-serve", default=True, help="Open the dashboard at the end.")
+@click.option("--port", default=8050, show_default=True, help="Port of the dashboard.")
+def demo(out: str, steps: int, overwrite: bool, serve: bool, port: int) -> None:
+    """Train a small GPT with AdamW, Muon and NorMuon, and compare their updates."""
+    from optgeom.dashboard.report import write_report
+    from optgeom.trainer.demo import demo as train_demo
+    from optgeom.trainer.progress import ProgressBar
+
+    console = Console()
+    with ProgressBar(console) as bar:
+        train_demo(out, overwrite=overwrite, overrides={"schedule.steps": steps}, listener=bar)
+    traces = optgeom.open_traces(out)
+    for table in demo_tables(traces, steps):
+        console.print(table)
+    console.print(f"Report: {write_report(out, Path(out) / 'report.html')}")
+    if serve:
+        _serve(console, out, port)
+    else:
+        console.print(f"Look at it: optgeom dashboard {out}")
+
+
+@cli.command()
+@click.argument("config", required=False)
+@click.option("--out", required=True, help="Folder of the trace.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting, such as model.width=128; may be given several times.",
+)
+def train(config: str | None, out: str, overrides: tuple[str, ...]) -> None:
+    """Train a GPT and write its trace; under torchrun, on all its ranks.
+
+    CONFIG is a TOML file or the name of a preset; without it, the demo's settings are used.
+    """
+    from optgeom.trainer.progress import ProgressBar
+    from optgeom.trainer.settings import load_config
+    from optgeom.trainer.train import train as run
+
+    settings = load_config(config, overrides=dict(_setting(text) for text in overrides))
+    console = Console()
+    with ProgressBar(console) as bar:
+        result = run(settings, out=out, listener=bar)
+    if result.rank == 0:
+        console.print(
+            f"{result.run}: {result.parameters / 1e6:.2f} M weights, {result.tokens:,} tokens, "
+            f"held-out loss {result.eval_loss:.3f}, {result.seconds:.0f} s; trace in {out}"
+        )
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--set takes KEY=VALUE, such as model.width=128, got {text!r}")
+    return name, value
+
+
+# -- look --------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("runs", default="runs")
+@click.option("--port", default=8050, show_default=True, help="Port on 127.0.0.1.")
+def dashboard(runs: str, port: int) -> None:
+    """Serve the dashboard of a folder of traces, or of one trace, on this machine."""
+    _serve(Console(), runs, port)
+
+
+def _serve(console: Console, runs: str, port: int) -> None:
+    from optgeom.dashboard.server import serve
+
+    def ready(address: str) -> None:
+        console.print(f"Dashboard: [link={address}]{address}[/link]  (Ctrl-C ends it)")
+
+    serve(runs, port=port, ready=ready)
+
+
+@cli.command()
+@click.argument("runs", default="runs")
+@click.option("-o", "--output", default="report.html", show_default=True, help="File to write.")
+def report(runs: str, output: str) -> None:
+    """Write the figures of a folder of traces into one offline HTML file."""
+    from optgeom.dashboard.report import write_report
+
+    Console().print(f"Report: {write_report(runs, Path(output))}")
+
+
+# -- ask ---------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("trace")
+def analyze(trace: str) -> None:
+    """Compute from raw matrices whatever was not computed in flight."""
+    table = optgeom.analyze(optgeom.open_trace(trace))
+    Console().print(f"{table.num_rows} cells analyzed")
+
+
+# -- keep --------------------------------------------------------------------------------------
+
+
+@cli.group()
+def trace() -> None:
+    """Describe and verify traces."""
+
+
+@trace.command()
+@click.argument("path", required=False)
+@click.option("--metrics", is_flag=True, help="List what every column means instead.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def info(path: str | None, metrics: bool, as_json: bool) -> None:
+    """Say what a trace holds, or with --metrics what its columns mean."""
+    if metrics:
+        _list_metrics(as_json)
+        return
+    if path is None:
+        raise click.UsageError("name a trace, or ask for --metrics")
+    opened = optgeom.open_trace(path)
+    if as_json:
+        click.echo(json.dumps(opened.info.to_json()))
+        return
+    Console().print(trace_table(opened))
+
+
+def _list_metrics(as_json: bool) -> None:
+    from optgeom.geometry.catalogue import METRICS
+
+    if as_json:
+        fields = ("name", "unit", "range", "healthy", "formula", "reference", "table")
+        rows = [{key: _plain(getattr(m, key)) for key in fields} for m in METRICS.values()]
+        click.echo(json.dumps(rows))
+        return
+    table = Table("metric", "unit", "formula", "reference", box=None)
+    for metric in METRICS.values():
+        table.add_row(metric.name, metric.unit, metric.formula, metric.reference)
+    Console().print(table)
+
+
+def _plain(value: object) -> Any:
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+@trace.command()
+@click.argument("path")
+def verify(path: str) -> None:
+    """Read everything and report damage; exit code 1 where some is found."""
+    from optgeom.traces.verify import verify as check
+
+    findings = check(path)
+    for finding in findings:
+        click.echo(str(finding))
+    if findings:
+        sys.exit(1)
+    Console().print("every file reads back as it was written")
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def trace_table(opened: optgeom.Trace) -> Table:
+    """What one trace holds, as a table of two columns."""
+    about, steps = opened.info, opened.steps()
+    table = Table(box=None, show_header=False)
+    for name, value in (
+        ("run", about.run),
+        ("created", about.created),
+        ("optimizers", ", ".join(one.type for one in about.optimizers)),
+        ("layers", str(len(opened.layers))),
+        ("stages", ", ".join(opened.stages)),
+        ("captures", f"{len(steps)} (step {steps[0]} to {steps[-1]})" if len(steps) else "none"),
+        ("size", f"{opened.size_bytes / 1e6:.1f} MB"),
+        ("state", "closed" if opened.closed else "running, or ended without close"),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def demo_tables(traces: optgeom.Traces, steps: int) -> list[Table]:
+    """What differs between the demo's runs: by kind of layer, and in the loss.
+
+    Args:
+        traces: the runs, in the order in which they are shown.
+        steps: of each run; the medians are over the captures of the second half.
+    """
+    from optgeom.geometry.compare import by_kind
+
+    late = range(steps // 2, steps)
+    update = by_kind(traces, metrics=DEMO_METRICS, stage="update", steps=late)
+    momentum = by_kind(traces, metrics=("condition_number",), stage="momentum", steps=late)
+    runs = list(traces)
+    columns = [(name, _pivot(update, name)) for name in DEMO_METRICS]
+    columns.insert(2, ("momentum condition_number", _pivot(momentum, "condition_number")))
+    main = Table(title=f"Median over layers and captures from step {steps // 2} on")
+    main.add_column("kind")
+    for name, _ in columns:
+        for run in runs:
+            main.add_column(f"{name}\n{run}", justify="right")
+    kinds = list(dict.fromkeys(update["kind"].to_pylist()))
+    for kind in kinds:
+        cells = [values.get((kind, run)) for _, values in columns for run in runs]
+        main.add_row(kind, *("-" if cell is None else f"{cell:.3g}" for cell in cells))
+    losses = Table("run", "last loss", "capture share of the run", box=None)
+    for run in runs:
+        losses.add_row(run, *_ending(traces[run]))
+    return [main, losses]
+
+
+def _pivot(table: pa.Table, metric: str) -> dict[tuple[str, str], float]:
+    return {
+        (row["kind"], row["run"]): row["median"]
+        for row in table.to_pylist()
+        if row["metric"] == metric
+    }
+
+
+def _ending(opened: optgeom.Trace) -> tuple[str, str]:
+    losses = opened.scalars("loss")["value"].to_pylist()
+    captures = opened.scalars("capture_seconds")["value"].to_pylist()
+    steps = opened.scalars("step_seconds")["value"].to_pylist()
+    total = (steps[-1] if steps else 0.0) * ((opened.last_step or 0) + 1)
+    share = f"{sum(captures) / total:.1%}" if total else "-"
+    return (f"{losses[-1]:.3f}" if losses else "-"), share
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and exit code 2."""
+    try:
+        cli(standalone_mode=True)
+    except OptgeomError as error:
+        click.echo(f"optgeom: {error}", err=True)
+        sys.exit(2)
