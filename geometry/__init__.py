@@ -15,6 +15,7 @@ if __name__.partition(".")[0] != "optgeom":
 
 if TYPE_CHECKING:
     from optgeom.geometry.catalogue import METRICS, columns
+    from optgeom.geometry.compare import by_algorithm, by_kind
     from optgeom.geometry.context import Context
     from optgeom.geometry.floor import difference_floor, dispatch_floor
     from optgeom.geometry.measure import NormsRow, SpectrumRow, measure_norms, measure_spectrum
@@ -27,6 +28,8 @@ _HOMES = {
     "Metric": "metric",
     "NormsRow": "measure",
     "SpectrumRow": "measure",
+    "by_algorithm": "compare",
+    "by_kind": "compare",
     "columns": "catalogue",
     "difference_floor": "floor",
     "dispatch_floor": "floor",
@@ -41,6 +44,8 @@ __all__ = [
     "Metric",
     "NormsRow",
     "SpectrumRow",
+    "by_algorithm",
+    "by_kind",
     "columns",
     "difference_floor",
     "dispatch_floor",

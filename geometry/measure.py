@@ -105,7 +105,7 @@ def measure_norms(matrix: Tensor, context: Context | None = None) -> NormsRow:
     values["frobenius_norm"] = frobenius
     values |= balance.neuron_balance(together[1 : rows + 1])
     values |= balance.column_balance(together[rows + 1 :])
-    if context.gradient is not None and "cosine_gradient" in _defined_on(context.stage):
+    if context.gradient is not None and context.stage in METRICS["cosine_gradient"].stages:
         found = overlap(matrix, context.gradient, first_norm=norms.frobenius)
         values["cosine_gradient"] = _finite(found.cosine)
     taken = None
@@ -208,7 +208,7 @@ def _as_tensor(array: Any) -> Tensor:
         values = values.astype(np.float64)
     if values.dtype.kind != "f":
         raise OptgeomError(f"a matrix holds real numbers, not {values.dtype}")
-    return torch.from_numpy(np.require(values, requirements=["C", "A", "W"]))
+    return torch.from_numpy(np.array(values, order="C"))
 
 
 def _check(matrix: Tensor, context: Context) -> None:
@@ -245,10 +245,6 @@ def _why_no_spectrum(matrix: Tensor) -> str:
     if not np.isfinite(largest):
         return "non_finite"
     return "zero" if largest == 0.0 else "not_converged"
-
-
-def _defined_on(stage: str) -> set[str]:
-    return {name for name, metric in METRICS.items() if stage in (metric.stages or (stage,))}
 
 
 def _floor(matrix: Tensor, context: Context, s1: float, *, by_svd: bool) -> float:

@@ -2,7 +2,7 @@
 
 A count sketch with fixed buckets (Charikar, Chen & Farach-Colton 2004): entry i goes to bucket
 i mod 4093 with a fixed pseudo-random sign. 4093 is prime, so the entries of a column, or of a few
-rows, land in different buckets whatever the width is.
+rows, land in different buckets whatever the width is; where it divides the width, 4091 serves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 SKETCH_SIZE = 4096
-_BUCKETS = 4093
+_PRIMES = (4093, 4091)
 _SEED = 0x9E3779B97F4A7C15
 
 
@@ -31,21 +31,22 @@ def sketch(matrix: Tensor) -> Tensor:
     Returns:
         (4096,) float64 for float64 input, else float32, on the matrix's device. For two matrices of
         one shape the cosine of their sketches is their cosine c with standard error
-        (1 - c^2) / 64.
+        (1 - c^2) / 64; more where a few entries hold most of the norm.
     """
+    buckets = _PRIMES[1] if matrix.shape[-1] % _PRIMES[0] == 0 else _PRIMES[0]
     dtype = torch.float64 if matrix.dtype == torch.float64 else torch.float32
     flat = matrix.to(dtype).reshape(-1)
-    chunks, rest = divmod(flat.numel(), _BUCKETS)
+    chunks, rest = divmod(flat.numel(), buckets)
     # A window sliding by one over one sign vector, times one more sign per chunk: signs of
     # entries in one bucket are independent, at the memory of a vector instead of a matrix.
     window, outer = _signs(chunks + 1, flat.device, dtype)
-    body = flat[: chunks * _BUCKETS].view(chunks, _BUCKETS)
-    signed = body * window.as_strided((chunks, _BUCKETS), (1, 1))
+    body = flat[: chunks * buckets].view(chunks, buckets)
+    signed = body * window.as_strided((chunks, buckets), (1, 1))
     with torch.autocast(flat.device.type, enabled=False):
         sums = outer[:chunks] @ signed
-    tail = flat[chunks * _BUCKETS :] * window[chunks : chunks + rest] * outer[chunks]
+    tail = flat[chunks * buckets :] * window[chunks : chunks + rest] * outer[chunks]
     sums[:rest] += tail
-    return pad(sums, (0, SKETCH_SIZE - _BUCKETS))
+    return pad(sums, (0, SKETCH_SIZE - buckets))
 
 
 @torch.no_grad()
@@ -69,7 +70,7 @@ def sketch_cosine(first: Tensor, second: Tensor) -> float | None:
 
 @lru_cache(maxsize=64)
 def _signs(chunks: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    bits = _mixed(np.arange(2 * chunks + _BUCKETS, dtype=np.uint64)) & np.uint64(1)
+    bits = _mixed(np.arange(2 * chunks + SKETCH_SIZE, dtype=np.uint64)) & np.uint64(1)
     signs = torch.from_numpy(1.0 - 2.0 * bits.astype(np.float64)).to(device=device, dtype=dtype)
     return signs[chunks:].contiguous(), signs[:chunks].contiguous()
 

@@ -1,0 +1,77 @@
+"""The catalogue as a page: docs/metrics.md is what `metrics_page` returns."""
+
+from __future__ import annotations
+
+from optgeom.geometry.catalogue import METRICS, SYMBOLS
+from optgeom.geometry.metric import Band, Metric
+
+_CLOCKS = {
+    "metrics": "norms clock (`every`)",
+    "spectra": "spectra clock (`spectra_every`)",
+}
+
+_INTRODUCTION = f"""\
+# Metrics
+
+Generated from `optgeom.geometry.METRICS`; change the catalogue, not this page.
+
+{SYMBOLS}
+
+Every metric is a column of `trace.metrics()` and a key of `optgeom.measure(matrix)`. A value that
+is not defined is null, and `status` or `spectrum_status` says why: `zero`, `non_finite`, `lost`
+(by difference, more than a quarter of the entries did not move), `not_converged`. With
+`spectrum_status` at `at_floor` the smallest singular value is not above the noise floor, and
+`condition_number` is a lower bound. Stages, where a metric is not defined on all, are named; a
+healthy band is given only where theory or a source gives one, for that stage, rule and shape.
+
+Singular values come from the float64 Gram matrix of the short side; where the smallest is below
+1.5e-7 of the largest, from a float64 SVD. `spectrum_method` says which. Errors were measured on
+matrices of known spectra against LAPACK in float64.
+"""
+
+
+def metrics_page() -> str:
+    """The page, in Markdown, grouped as the pickers are.
+
+    Returns:
+        Text of docs/metrics.md, with a final newline.
+    """
+    parts = [_INTRODUCTION]
+    groups = dict.fromkeys(metric.group for metric in METRICS.values())
+    for group in groups:
+        parts.append(f"## {group}\n")
+        parts.extend(_entry(metric) for metric in METRICS.values() if metric.group == group)
+    return "\n".join(parts)
+
+
+def _entry(metric: Metric) -> str:
+    lines = [
+        f"### `{metric.name}`",
+        "",
+        f"{metric.title}. {metric.help}",
+        "",
+        f"- Formula: {metric.formula}",
+        f"- Range: {_interval(*metric.range)}; unit: {metric.unit}; {_CLOCKS[metric.table]}",
+    ]
+    if metric.stages:
+        lines.append(f"- Stages: {', '.join(metric.stages)}")
+    if metric.reference:
+        lines.append(f"- Reference: {metric.reference}")
+    lines.extend(f"- Healthy: {_band(band)}" for band in metric.healthy)
+    lines.append(f"- Error: {metric.accuracy}")
+    return "\n".join(lines) + "\n"
+
+
+def _band(band: Band) -> str:
+    return (
+        f"{_interval(band.low, band.high)} for `{band.stage}`, {band.rule}, {band.shape} "
+        f"({band.source})"
+    )
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is not None and low == high:
+        return f"{low:g}"
+    left = "unbounded" if low is None else f"{low:g}"
+    right = "unbounded" if high is None else f"{high:g}"
+    return f"{left} to {right}"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from optgeom.geometry.overlaps import overlap
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "bound"),
+    [
+        (torch.float64, torch.float64, 1e-14),
+        (torch.float32, torch.float32, 1e-6),
+        (torch.float32, torch.bfloat16, 1e-6),
+        (torch.float16, torch.float64, 1e-14),
+    ],
+)
+def test_against_numpy(
+    first: torch.dtype, second: torch.dtype, bound: float, rng: np.random.Generator
+) -> None:
+    a = torch.from_numpy(rng.standard_normal((60, 70))).to(first)
+    b = a.to(second) + torch.from_numpy(rng.standard_normal((60, 70))).to(second)
+    x, y = a.double().numpy(), b.double().numpy()
+    exact = (x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y)
+    found = overlap(a, b)
+    assert float(found.cosine) == pytest.approx(exact, abs=bound)
+    assert float(found.first_norm) == pytest.approx(np.linalg.norm(x), rel=4e-7)
+    assert float(found.second_norm) == pytest.approx(np.linalg.norm(y), rel=4e-7)
+
+
+@pytest.mark.parametrize("left", [1e-42, 1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("right", [1e-30, 1.0, 1e30])
+def test_scales_are_safe(left: float, right: float, rng: np.random.Generator) -> None:
+    a = torch.from_numpy((rng.standard_normal((9, 8)) * left).astype(np.float32))
+    b = torch.from_numpy((rng.standard_normal((9, 8)) * right).astype(np.float32))
+    x, y = a.double().numpy() / left, b.double().numpy() / right
+    exact = (x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y)
+    assert float(overlap(a, b).cosine) == pytest.approx(exact, abs=1e-6)
+
+
+def test_a_norm_that_is_known_is_not_taken_again(rng: np.random.Generator) -> None:
+    a, b = (torch.from_numpy(rng.standard_normal((5, 6))).float() for _ in range(2))
+    known = overlap(a, b, first_norm=torch.tensor(2.0, dtype=torch.float64))
+    assert float(known.first_norm) == pytest.approx(2.0)
+    assert float(known.cosine) == pytest.approx(
+        min(1.0, float(overlap(a, b).cosine) * float(a.norm()) / 2.0), abs=1e-6
+    )
+
+
+def test_zero_and_nan_have_no_angle() -> None:
+    for bad in (torch.zeros(2, 2), torch.full((2, 2), torch.nan)):
+        assert bool(overlap(torch.eye(2), bad).cosine.isnan())
+
+
+def test_batches(rng: np.random.Generator) -> None:
+    a, b = torch.from_numpy(rng.standard_normal((2, 3, 4, 5)))
+    found = overlap(a, b).cosine
+    exact = [float(overlap(x, y).cosine) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(found.numpy(), exact, rtol=1e-13)
