@@ -93,7 +93,7 @@ def _grouped(
     steps: int | Iterable[int] | slice | None,
 ) -> pa.Table:
     names = _known(metrics)
-    if steps is not None and not isinstance(steps, int | slice):
+    if not (steps is None or isinstance(steps, int | slice | range)):
         steps = list(steps)
     found: dict[tuple[str, str, str], tuple[float, float, float, int, int]] = {}
     missing: NotCaptured | None = None

@@ -84,6 +84,10 @@ def test_steps_and_stages(
     last = by_kind(traces, metrics="neuron_norm_cv", steps=20).to_pylist()
     head = {row["run"]: row["median"] for row in last if row["kind"] == "head"}
     assert head == pytest.approx({run: values[run, 20, "head"] for run in traces})
+    # A range takes what lies in it; a list, or any other iterable, names steps that must be there.
+    late = by_kind(traces, metrics="update_rms", steps=range(5, 100)).to_pylist()
+    assert {row["count"] for row in late if row["kind"] == "head"} == {2}
+    assert late == by_kind(traces, metrics="update_rms", steps=iter([10, 20])).to_pylist()
     entered = by_kind(traces, metrics="neuron_norm_cv", stage="ns_input")
     assert set(entered["run"].to_pylist()) == {"muon"}
 
