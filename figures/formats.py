@@ -38,13 +38,23 @@ def number(value: float | None, *, digits: int = 3) -> str:
     return sign + text
 
 
-def ratio(value: float) -> str:
-    """Write a ratio with two digits (three from 100): ``5.2 ×``.
+def short(value: float | None) -> str:
+    """Write a number inside a sentence or on a card: two digits, three from 100.
 
-    >>> ratio(5.1807), ratio(126.4)
-    ('5.2 ×', '126 ×')
+    >>> short(0.0546), short(3.27), short(126.4), short(12412.0)
+    ('0.055', '3.3', '126', '12,400')
     """
-    return f"{number(value, digits=2 if value < 99.5 else 3)} \N{MULTIPLICATION SIGN}"
+    large = value is not None and abs(value) >= 99.5
+    return number(value, digits=3 if large else 2)
+
+
+def ratio(value: float) -> str:
+    """Write a ratio with two digits (three from 100): ``5.2 ×``, never broken over lines.
+
+    >>> ratio(5.1807).split(), ratio(126.4).split()
+    (['5.2', '×'], ['126', '×'])
+    """
+    return f"{short(value)}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}"
 
 
 def whole(value: int) -> str:
@@ -56,13 +66,26 @@ def whole(value: int) -> str:
     return f"{value:,}"
 
 
-def bound(value: float | None, *, is_bound: bool, digits: int = 3) -> str:
+def nice(value: float) -> float:
+    """Round up to where an axis may end: 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten.
+
+    >>> [nice(x) for x in (0.39, 0.41, 7.0, 0.0)]
+    [0.4, 0.5, 8.0, 1.0]
+    """
+    if value <= 0 or not math.isfinite(value):
+        return 1.0
+    power = math.floor(math.log10(value))
+    step = next((s for s in (1, 1.5, 2, 3, 4, 5, 6, 8) if s * 10.0**power >= value), 10)
+    return float(f"{step * 10.0**power:.6g}")
+
+
+def bound(value: float | None, *, is_bound: bool) -> str:
     """Write a number, prefixed with ``≥`` where it is only a lower bound.
 
     >>> bound(3.3, is_bound=False), bound(1.2e6, is_bound=True)
     ('3.3', '≥ 1.2e6')
     """
-    written = number(value, digits=digits)
+    written = number(value)
     return f"\N{GREATER-THAN OR EQUAL TO} {written}" if is_bound and value is not None else written
 
 

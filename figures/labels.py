@@ -9,7 +9,7 @@ from optgeom.figures.names import escape
 from optgeom.figures.theme import FONT, MONO, Theme
 
 LINE = 15
-CHARACTER = 6.9
+CHARACTER = 7.8
 
 
 class EndLabel(NamedTuple):

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import number
 from optgeom.figures.labels import EndLabel, end_labels, margin_for
-from optgeom.figures.names import escape, run_label
+from optgeom.figures.names import escape, run_label, run_short
 from optgeom.figures.reading import Missing, Source, as_traces, slot_map
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
 
@@ -124,7 +124,7 @@ def plot(what: LossInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure:
     for curve in drawn:
         known = [value for value in curve.y if np.isfinite(value)]
         at = ((known[-1] if known else low) - low) / (high - low)
-        ends.append(EndLabel(run_label(curve.run), theme.run(curve.slot), at))
+        ends.append(EndLabel(run_short(curve.run), theme.run(curve.slot), at))
     lines = [
         go.Scatter(
             x=curve.x,

@@ -59,19 +59,31 @@ def run_label(run: str) -> str:
     return _RUNS.get(run.lower(), run)
 
 
+def run_short(run: str, *, limit: int = 16) -> str:
+    """Return a run's written name where room is short: at a line's end, on a card.
+
+    >>> run_short("sweep-2026-11-22-normuon-lr-0.01-seed-1")
+    'sweep-20…-seed-1'
+    """
+    return shorten(run_label(run), limit)
+
+
 def layer_part(layer: LayerInfo) -> str:
     """Return what a layer is within its block: its kind, or its name where no kind is known."""
     part = layer.name if layer.kind == "other" else layer.kind
     return f"{part}[{layer.split}]" if layer.split and layer.kind != "other" else part
 
 
+def layer_place(layer: LayerInfo, *, limit: int = 48) -> str:
+    """Return a layer's display name without its shape, such as ``block 3 · mlp.up``."""
+    part = shorten(layer_part(layer), limit)
+    return part if layer.block is None else f"block {layer.block}{DOT}{part}"
+
+
 def layer_title(layer: LayerInfo, *, limit: int = 48) -> str:
     """Return a layer's display name, such as ``block 3 · mlp.up · 512 × 128``."""
     rows, columns = layer.shape
-    parts = [shorten(layer_part(layer), limit), f"{rows}{TIMES}{columns}"]
-    if layer.block is not None:
-        parts.insert(0, f"block {layer.block}")
-    return DOT.join(parts)
+    return f"{layer_place(layer, limit=limit)}{DOT}{rows}{TIMES}{columns}"
 
 
 def layer_phrase(layer: LayerInfo) -> str:

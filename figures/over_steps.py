@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import bound
 from optgeom.figures.labels import EndLabel, end_labels, margin_for
-from optgeom.figures.names import escape, layer_title, run_label
+from optgeom.figures.names import escape, layer_title, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -169,7 +169,7 @@ def plot(
         if last is not None:
             place = np.log10(last) if kind == "log" else last
             at = float((place - span[0]) / (span[1] - span[0]))
-            ends.append(EndLabel(run_label(curve.run), theme.run(curve.slot), at))
+            ends.append(EndLabel(run_short(curve.run), theme.run(curve.slot), at))
     steps = [step for curve in what.curves for step in curve.steps]
     first, final = min(steps), max(steps)
     return go.Figure(

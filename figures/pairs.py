@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from optgeom.figures.empty import empty
-from optgeom.figures.formats import number
+from optgeom.figures.formats import nice, number, short
 from optgeom.figures.labels import note
-from optgeom.figures.names import by_kind, escape, layer_titles, run_label
+from optgeom.figures.names import by_kind, escape, layer_titles, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -56,7 +56,7 @@ class LayerPairsInfo(NamedTuple):
         slots: their colour slots.
         steps: the step that each run's values are of, None where it has none.
         groups: kinds of layers in the order of a forward pass.
-        maximum: the axis goes from 0 to here, over all captured steps.
+        maximum: the axis goes from 0 to here, fixed over all captured steps.
         missing: what runs lack.
     """
 
@@ -119,7 +119,7 @@ def info(
         tuple(colours.get(trace.name, 99) for trace in shown),
         tuple(steps),
         tuple(groups),
-        maximum,
+        nice(maximum),
         tuple(missing),
     )
 
@@ -161,7 +161,7 @@ def plot(what: LayerPairsInfo, *, theme: Theme) -> go.Figure:
     dots: list[tuple[list[float], list[float], list[str]]] = [([], [], []) for _ in what.runs]
     place = 0.0
     for group in groups:
-        medians = " | ".join(number(value, digits=2) for value in group.medians)
+        medians = " | ".join(short(value) for value in group.medians)
         head = f"<b>{escape(group.kind)}</b>  median {medians}"
         notes.append(note(head, theme, x=0, xref="paper", xanchor="left", xshift=-244, y=place))
         for row in group.rows:
@@ -215,7 +215,7 @@ def plot(what: LayerPairsInfo, *, theme: Theme) -> go.Figure:
                 theme,
                 title=metric.title,
                 horizontal=True,
-                range=[0, (what.maximum or 1.0) * 1.04],
+                range=[0, what.maximum * 1.04],
                 showgrid=True,
                 nticks=6,
             ),
@@ -226,8 +226,10 @@ def plot(what: LayerPairsInfo, *, theme: Theme) -> go.Figure:
 
 
 def _symbols(count: int) -> list[str]:
-    """Return marker symbols: filled, then hollow shapes, so that a greyscale print still tells."""
-    return [("circle", "circle-open", "diamond", "square-open")[min(i, 3)] for i in range(count)]
+    """Return marker symbols: A hollow, B filled, so that a greyscale print still tells."""
+    if count == 1:
+        return ["circle"]
+    return [("circle-open", "circle", "diamond", "square-open")[min(i, 3)] for i in range(count)]
 
 
 def _run_labels(
@@ -235,7 +237,7 @@ def _run_labels(
 ) -> list[dict[str, object]]:
     """Label the dots of the first full row with the runs' names, above it."""
     text = "   ".join(
-        f'<span style="color:{theme.run(slot)}">{mark} {escape(run_label(run))}</span>'
+        f'<span style="color:{theme.run(slot)}">{mark} {escape(run_short(run, limit=32))}</span>'
         for run, slot, mark in zip(what.runs, what.slots, _marks(len(what.runs)), strict=True)
     )
     place: dict[str, object] = {"x": 0, "xref": "paper", "y": 1, "yref": "paper"}
@@ -245,10 +247,10 @@ def _run_labels(
 
 
 def _marks(count: int) -> list[str]:
-    return [
-        ("\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}", "\N{BLACK DIAMOND}", "\N{WHITE SQUARE}")[min(i, 3)]
-        for i in range(count)
-    ]
+    if count == 1:
+        return ["\N{BLACK CIRCLE}"]
+    marks = ("\N{WHITE CIRCLE}", "\N{BLACK CIRCLE}", "\N{BLACK DIAMOND}", "\N{WHITE SQUARE}")
+    return [marks[min(i, 3)] for i in range(count)]
 
 
 def layer_pairs(

@@ -17,7 +17,7 @@ from optgeom.figures.empty import empty
 from optgeom.figures.formats import number, power_of_two
 from optgeom.figures.labels import EndLabel, end_labels, margin_for, note
 from optgeom.figures.leverage import polar_row_norms
-from optgeom.figures.names import escape, layer_title, run_label
+from optgeom.figures.names import escape, layer_title, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -212,7 +212,7 @@ def _line(
 def _end(curve: NormCurve, theme: Theme, low: int, high: int) -> EndLabel:
     last = math.log2(curve.values[-1]) if curve.values else 0.0
     return EndLabel(
-        run_label(curve.run), theme.run(curve.slot), (last - low + 0.06) / (high - low + 0.12)
+        run_short(curve.run), theme.run(curve.slot), (last - low + 0.06) / (high - low + 0.12)
     )
 
 
@@ -221,7 +221,7 @@ def _exact_note(curve: NormCurve, theme: Theme, curves: Sequence[NormCurve]) -> 
     place = round(0.7 * (len(curve.values) - 1))
     of_run = next((one for one in curves if one.run == curve.run), None)
     late = f", step {curve.step}" if of_run is not None and of_run.step != curve.step else ""
-    text = f"exact orthogonalization<br>({escape(run_label(curve.run))}{late})"
+    text = f"exact orthogonalization<br>({escape(run_short(curve.run))}{late})"
     return note(
         text,
         theme,

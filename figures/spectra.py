@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import number
 from optgeom.figures.labels import EndLabel, end_labels, margin_for, note
-from optgeom.figures.names import escape, layer_title, run_label
+from optgeom.figures.names import escape, layer_title, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 # Nothing is resolved below: the axis ends here when a matrix is singular and no floor is known.
 LOWEST = 1e-8
+ROOM = 18
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+AXIS = f"{SIGMA}<sub>i</sub> / {SIGMA}<sub>1</sub>"
 
 
 class SpectrumCurve(NamedTuple):
@@ -154,12 +157,14 @@ def plot(what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure
     lines = [_line(curve, what, theme) for curve in what.curves]
     ends = [
         EndLabel(
-            _label(curve, what),
+            _end_label(curve, what),
             theme.run(curve.slot),
             (math.log10(max(curve.values[-1], what.bottom)) - bottom) / (top - bottom),
         )
         for curve in what.curves
     ]
+    every = 1 if top - bottom <= 5 else 2
+    ticks = [10.0**power for power in range(0, round(bottom) - 1, -every)]
     notes = end_labels(ends, plot_height=height - 48)
     band = _band(what, theme)
     if band:
@@ -179,12 +184,12 @@ def plot(what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure
             | crosshair(theme),
             yaxis=axis(
                 theme,
-                title="σᵢ / σ₁",
+                title=AXIS,
                 horizontal=False,
                 type="log",
                 range=[bottom, top],
-                dtick=1 if top - bottom <= 5 else 2,
-                exponentformat="power",
+                tickvals=ticks,
+                ticktext=[number(tick) for tick in ticks],
             ),
             annotations=notes,
         ),
@@ -194,6 +199,14 @@ def plot(what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure
 def _label(curve: SpectrumCurve, what: SpectrumInfo) -> str:
     label = run_label(curve.run)
     return label if curve.stage == what.stage else f"{label} {curve.stage}"
+
+
+def _end_label(curve: SpectrumCurve, what: SpectrumInfo) -> str:
+    label = run_short(curve.run)
+    if curve.stage == what.stage:
+        return label
+    both = f"{label} {curve.stage}"
+    return both if len(both) <= ROOM else curve.stage
 
 
 def _line(curve: SpectrumCurve, what: SpectrumInfo, theme: Theme) -> go.Scatter:

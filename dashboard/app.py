@@ -1,0 +1,116 @@
+"""The app: layout once, callbacks that look up, ask a page, and return."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import dash
+import dash_mantine_components as dmc
+from dash import dcc, html
+
+from optgeom.dashboard import controls, state
+from optgeom.dashboard.callbacks import register
+from optgeom.dashboard.data import Runs
+from optgeom.dashboard.pages import balance
+from optgeom.dashboard.pages import runs as runs_page
+from optgeom.figures.theme import DARK, FONT, LIGHT, Theme
+
+logger = logging.getLogger(__name__)
+
+# How often the page asks whether something is new. Only a token travels back.
+TICK_MS = 2000
+PLAY_MS = 350
+
+
+def create_app(runs_path: str | Path) -> dash.Dash:
+    """Build the dashboard for a folder of runs.
+
+    Args:
+        runs_path: a folder of traces, or one trace.
+
+    Returns:
+        The app; ``serve`` puts it behind waitress, on the loopback address only.
+
+    Raises:
+        OptgeomError: if the path holds no trace (an empty folder is fine: it is followed).
+    """
+    runs = Runs(runs_path)
+    app = dash.Dash(
+        __name__,
+        title="optgeom",
+        update_title="",
+        serve_locally=True,
+        suppress_callback_exceptions=True,
+        enable_mcp=False,
+        add_log_handler=False,
+        index_string=_index(),
+        on_error=state.report_problem,
+    )
+    app.layout = lambda: _layout(runs)
+    register(app, runs)
+    return app
+
+
+def _layout(runs: Runs) -> Any:
+    token = runs.refresh()
+    return dmc.MantineProvider(
+        [
+            dcc.Location(id="url", refresh=False),
+            dcc.Store(id="view"),
+            dcc.Store(id="scheme"),
+            dcc.Store(id="token", data=token),
+            dcc.Store(id="sink"),
+            dcc.Interval(id="tick", interval=TICK_MS),
+            dcc.Interval(id="play-clock", interval=PLAY_MS, disabled=True),
+            controls.header(),
+            controls.bar(),
+            html.Div(id="problem"),
+            html.Main(
+                [
+                    html.Div(balance.layout(), id="page-balance"),
+                    html.Div(runs_page.layout(), id="page-runs", style={"display": "none"}),
+                ]
+            ),
+        ],
+        id="mantine",
+        forceColorScheme="light",
+        theme={
+            "fontFamily": FONT,
+            "defaultRadius": 6,
+            "primaryColor": "gray",
+            "respectReducedMotion": True,
+        },
+    )
+
+
+def _index() -> str:
+    """Return the page's frame; the colours come from the figures' themes, written once."""
+    light, dark = _variables(LIGHT), _variables(DARK)
+    style = (
+        f":root{{{light}}}"
+        f":root[data-mantine-color-scheme=dark]{{{dark}}}"
+        "@media (prefers-color-scheme:dark)"
+        f"{{:root:not([data-mantine-color-scheme]){{{dark}}}}}"
+    )
+    return (
+        '<!DOCTYPE html><html lang="en"><head>{%metas%}<title>{%title%}</title>'
+        '<link rel="icon" href="data:,">'
+        f"<style>{style}</style>"
+        "{%css%}</head><body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer>"
+        "</body></html>"
+    )
+
+
+def _variables(theme: Theme) -> str:
+    named = {
+        "ground": theme.ground,
+        "text": theme.text,
+        "muted": theme.muted,
+        "grid": theme.grid,
+        "reference": theme.reference,
+        "run-other": theme.other,
+        **{f"run-{slot}": colour for slot, colour in enumerate(theme.runs)},
+    }
+    return "".join(f"--{name}:{value};" for name, value in named.items())

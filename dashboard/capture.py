@@ -1,0 +1,142 @@
+"""What capture cost and how a run was made: the tables of the Runs page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from optgeom.figures.formats import number, whole
+from optgeom.figures.losses import scalar
+from optgeom.figures.reading import texts_of
+
+if TYPE_CHECKING:
+    from optgeom.traces.store import Trace
+
+LATER = "\N{EM DASH}"
+
+
+class Row(NamedTuple):
+    """One setting: its name and its written value per run."""
+
+    name: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the runs disagree."""
+        return len(set(self.values)) > 1
+
+
+def configuration(traces: Sequence[Trace]) -> tuple[Row, ...]:
+    """Return every setting of these runs, one row per name, in the order of first appearance.
+
+    Args:
+        traces: the runs, one column each.
+    """
+    each = [_settings(trace) for trace in traces]
+    names = dict.fromkeys(name for settings in each for name in settings)
+    return tuple(Row(name, tuple(settings.get(name, LATER) for settings in each)) for name in names)
+
+
+def _settings(trace: Trace) -> dict[str, str]:
+    info = trace.info
+    found: dict[str, Any] = {}
+    for optimizer in info.optimizers:
+        prefix = "optimizer" if len(info.optimizers) == 1 else f"optimizer {optimizer.name}"
+        found[prefix] = optimizer.type.rpartition(".")[2]
+        for place, group in enumerate(optimizer.groups):
+            for key, value in group.items():
+                if key != "params":
+                    found[f"group {place} · {key}"] = value
+    found |= {f"config · {key}": value for key, value in _flat(info.config).items()}
+    found |= {f"capture · {key}": value for key, value in info.capture.items()}
+    found |= {f"version · {key}": value for key, value in info.versions.items()}
+    found["processes"] = info.world_size
+    found["command"] = " ".join(info.command)
+    return {name: _written(value) for name, value in found.items()}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return whole(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)) and not any(isinstance(one, (list, dict)) for one in value):
+        return ", ".join(_written(one) for one in value) or "none"
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def cost(traces: Sequence[Trace]) -> tuple[Row, ...]:
+    """Return what capture cost each run and where its updates were read.
+
+    Args:
+        traces: the runs, one column each.
+    """
+    columns = [_cost(trace) for trace in traces]
+    return (
+        tuple(Row(name, tuple(column[name] for column in columns)) for name in columns[0])
+        if (columns)
+        else ()
+    )
+
+
+def _cost(trace: Trace) -> dict[str, str]:
+    capture = scalar(trace, "capture_seconds")[1]
+    steps = scalar(trace, "step_seconds")[1]
+    spent, total = float(np.nansum(capture)), float(np.nansum(steps))
+    last = trace.last_step
+    return {
+        "last step": LATER if last is None else whole(int(last)),
+        "state": "ended" if trace.closed else ("running" if trace.is_live else "not closed"),
+        "captured layers": whole(len(trace.layers)),
+        "capture time": f"{number(spent)} s" if capture.size else LATER,
+        "share of the step time": f"{number(100 * spent / total, digits=2)} %"
+        if total > 0 and capture.size
+        else LATER,
+        "size": _bytes(trace.size_bytes),
+        "update read from": _sources(trace),
+        "rows left out": _dropped(trace),
+    }
+
+
+def _bytes(size: int) -> str:
+    return f"{number(size / 1e6)} MB"
+
+
+def _sources(trace: Trace) -> str:
+    if "update" not in trace.stages:
+        return LATER
+    sources = {one for one in texts_of(trace.metrics(stages=["update"]), "source") if one}
+    return ", ".join(sorted(sources)) or LATER
+
+
+def _dropped(trace: Trace) -> str:
+    table = trace.scalars()
+    names = np.asarray(table.column("name").to_pylist(), dtype=object)
+    values = np.asarray(table.column("value").to_numpy(zero_copy_only=False), dtype=np.float64)
+    counts = {
+        str(name): float(np.nansum(values[names == name]))
+        for name in dict.fromkeys(names.tolist())
+        if str(name).startswith(("dropped", "skipped", "left_out"))
+    }
+    written = [f"{name} {whole(round(count))}" for name, count in counts.items() if count]
+    return ", ".join(written) or "none"

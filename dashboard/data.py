@@ -1,0 +1,145 @@
+"""The runs that a page shows: looked up by name, never joined to a path, refreshed on a tick."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from optgeom.figures.identity import run_slots
+from optgeom.figures.losses import scalar
+from optgeom.figures.reading import at_or_before, layer_in, numbers_of, texts_of
+from optgeom.traces.errors import NotATrace
+from optgeom.traces.store import Traces, open_trace, open_traces
+
+if TYPE_CHECKING:
+    from optgeom.traces.store import Trace
+
+logger = logging.getLogger(__name__)
+
+
+class Value(NamedTuple):
+    """One number of one run.
+
+    Attributes:
+        value: the number, None where there is none.
+        step: the captured step it is of.
+        is_bound: True where it is only a lower bound.
+    """
+
+    value: float | None
+    step: int | None
+    is_bound: bool = False
+
+
+NOTHING = Value(None, None)
+
+
+class Runs:
+    """The traces of one folder (or one trace alone), opened once and followed.
+
+    Args:
+        path: a folder of traces, a trace, or an empty folder that runs will be written to.
+
+    Raises:
+        OptgeomError: if the path is none of these, or a trace cannot be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.lock = threading.RLock()
+        self._folder: Traces | None = None
+        self._alone: Trace | None = None
+        self._open()
+
+    def _open(self) -> None:
+        folder = Path(self.path)
+        if "://" not in self.path and folder.is_dir() and not any(folder.iterdir()):
+            return
+        try:
+            self._folder = open_traces(self.path)
+        except NotATrace as error:
+            # A single run is as good a thing to look at as a folder of them.
+            try:
+                self._alone = open_trace(self.path)
+            except NotATrace:
+                raise error from None
+
+    def refresh(self) -> str:
+        """Look for new steps and new runs.
+
+        Returns:
+            A token that changes exactly when there is something new to draw.
+        """
+        with self.lock:
+            if self._folder is not None:
+                self._folder.refresh()
+            elif self._alone is not None:
+                self._alone.refresh()
+            else:
+                try:
+                    self._open()
+                except NotATrace as error:
+                    logger.debug("no run yet under %s: %s", self.path, error)
+            return self.token()
+
+    def token(self) -> str:
+        """Return the token of what is known now, without looking for anything new."""
+        state = repr([(trace.name, trace.version) for trace in self.all()])
+        return hashlib.sha256(state.encode()).hexdigest()[:16]
+
+    def all(self) -> tuple[Trace, ...]:
+        """Return every run, by name."""
+        with self.lock:
+            if self._alone is not None:
+                return (self._alone,)
+            return () if self._folder is None else tuple(self._folder.values())
+
+    def some(self, names: Iterable[str]) -> list[Trace]:
+        """Return the runs of these names, in their order; unknown names are left out."""
+        known = {trace.name: trace for trace in self.all()}
+        return [known[name] for name in names if name in known]
+
+    def slots(self) -> dict[str, int]:
+        """Return the colour slot of every run of the folder."""
+        return run_slots(self.all())
+
+
+def cell(trace: Trace, layer: str, metric: str, *, stage: str, step: int | None) -> Value:
+    """Return one metric of one layer at a step, or at the nearest earlier capture.
+
+    Args:
+        trace: the run.
+        layer: the layer's name.
+        metric: a column of the catalogue.
+        stage: the captured stage.
+        step: the step looked at; None for the last.
+    """
+    if layer_in(trace, layer) is None or stage not in trace.stages:
+        return NOTHING
+    table = trace.metrics(layers=[layer], stages=[stage])
+    values = numbers_of(table, metric)
+    steps = table.column("step").to_numpy()
+    usable = np.isfinite(values)
+    at = at_or_before((int(one) for one in steps[usable]), step)
+    if at is None:
+        return NOTHING
+    place = int(np.flatnonzero(usable & (steps == at))[-1])
+    floors = texts_of(table, "spectrum_status")
+    limited = metric == "condition_number" and floors[place] == "at_floor"
+    return Value(float(values[place]), at, limited)
+
+
+def loss_at(trace: Trace, step: int | None, *, name: str = "loss") -> Value:
+    """Return a logged scalar at a step or the nearest earlier one."""
+    steps, values = scalar(trace, name)
+    usable = np.isfinite(values)
+    at = at_or_before((int(one) for one in steps[usable]), step)
+    if at is None:
+        return NOTHING
+    return Value(float(values[usable & (steps == at)][-1]), at)

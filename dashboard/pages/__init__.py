@@ -1,0 +1,1 @@
+"""One file per page: its layout, and what its callbacks return."""

@@ -1,0 +1,92 @@
+"""The sentence at the top of Balance: computed, and saying the opposite when that is so."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from optgeom.figures.formats import ratio, short, whole
+
+Variant = Literal["more", "less", "same", "alone", "missing"]
+
+# Within 10 % the page claims no difference.
+CLEAR = 1.1
+
+_SUBJECT = {
+    "update": "",
+    "applied": "what was applied to ",
+    "gradient": "the gradient of ",
+    "momentum": "the momentum of ",
+    "ns_input": "the orthogonalization's input of ",
+    "orthogonalized": "the orthogonalized momentum of ",
+    "weight": "the weight of ",
+}
+
+
+class Side(NamedTuple):
+    """One run in the sentence: its written name, its CV, None where it was not captured."""
+
+    run: str
+    cv: float | None
+
+
+class Sentence(NamedTuple):
+    """A sentence and which of its variants it is."""
+
+    variant: Variant
+    text: str
+
+
+def sentence(
+    a: Side, b: Side | None, *, layer: str, step: int | None, stage: str = "update"
+) -> Sentence:
+    """Compare how evenly two runs move the neurons of one layer.
+
+    Args:
+        a: the run compared with.
+        b: the run the sentence is about; None where only one run is shown.
+        layer: the layer inside a sentence, such as ``mlp.up of block 3``.
+        step: the step looked at; None where nothing was captured.
+        stage: the captured stage.
+
+    Returns:
+        The variant: ``more`` evenly, ``less`` evenly (the opposite), ``same`` within 10 %,
+        ``alone`` for one run, ``missing`` where a side was not captured.
+
+    >>> a, b = Side("Muon", 0.43), Side("NorMuon", 0.083)
+    >>> sentence(a, b, layer="mlp.up of block 3", step=400).variant
+    'more'
+    """
+    what = f"{_SUBJECT.get(stage, f'the {stage} of ')}{layer}"
+    at = "" if step is None else f"At step {whole(step)} "
+    sides = (a,) if b is None else (b, a)
+    absent = [side.run for side in sides if side.cv is None]
+    if absent:
+        when = "at this step" if step is None else f"at step {whole(step)}"
+        return Sentence("missing", f"{_capital(what)} was not captured {when} in {_join(absent)}.")
+    if b is None:
+        spreads = f"{at}{a.run} spreads {what} over its neurons"
+        return Sentence("alone", f"{spreads} with a CV of {short(a.cv)}.")
+    mine, other = _pair(a, b)
+    shown = f"(CV {short(mine)} against {short(other)})"
+    low, high = min(mine, other), max(mine, other)
+    if high == 0 or (low > 0 and high / low <= CLEAR):
+        text = f"{at}there is no clear difference in how evenly {b.run} and {a.run} spread {what}"
+        return Sentence("same", f"{_capital(text)} over its neurons {shown}.")
+    by = f"{ratio(high / low)} " if low > 0 else ""
+    variant: Variant = "more" if mine < other else "less"
+    text = f"{at}{b.run} spreads {what} over its neurons {by}{variant} evenly than {a.run} {shown}."
+    return Sentence(variant, text)
+
+
+def _pair(a: Side, b: Side) -> tuple[float, float]:
+    assert a.cv is not None
+    assert b.cv is not None
+    return b.cv, a.cv
+
+
+def _join(names: list[str]) -> str:
+    return " or ".join(names)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
