@@ -7,6 +7,7 @@ holds everything that decides the run's numbers, and goes into the trace's run.j
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -25,11 +26,13 @@ def _require(held: bool, rule: str, name: str, value: object, way_out: str) -> N
 
 
 def _positive(name: str, value: float) -> None:
-    _require(value > 0, "must be above 0", name, value, f"set {name} to a positive number")
+    held = 0 < value < math.inf
+    _require(held, "must be above 0", name, value, f"set {name} to a positive number")
 
 
 def _not_negative(name: str, value: float) -> None:
-    _require(value >= 0, "must not be negative", name, value, f"set {name} to 0 or more")
+    held = 0 <= value < math.inf
+    _require(held, "must not be negative", name, value, f"set {name} to 0 or more")
 
 
 def _multiple(name: str, value: int | None, every: int) -> None:

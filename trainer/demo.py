@@ -100,7 +100,7 @@ def demo(
 
 
 def _clear(folders: list[Path], *, overwrite: bool) -> None:
-    taken = [folder for folder in folders if folder.exists() and any(folder.iterdir())]
+    taken = [f for f in folders if f.exists() and not (f.is_dir() and not any(f.iterdir()))]
     for folder in taken:
         if not _is_demo(folder):
             raise TraceExists(

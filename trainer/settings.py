@@ -103,7 +103,8 @@ def _build(owner: Any, tree: Any, *, prefix: str) -> Any:
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if key not in known:
-            raise ConfigError(_unknown(f"{prefix}{key}"))
+            within = f".{next(iter(value))}" if isinstance(value, Mapping) and value else ""
+            raise ConfigError(_unknown(f"{prefix}{key}{within}"))
         hint = hints[key]
         values[key] = (
             _build(hint, value, prefix=f"{prefix}{key}.")
@@ -170,7 +171,9 @@ def _typed(value: Any, target: Any) -> Any:
     if target is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if get_origin(target) is not None:
-        return dict(value) if isinstance(value, Mapping) else MISSING
+        if not isinstance(value, Mapping):
+            return MISSING
+        return {k: _parse(v, object) if isinstance(v, str) else v for k, v in value.items()}
     right = isinstance(value, target) and not (target is int and isinstance(value, bool))
     return value if right else MISSING
 

@@ -23,6 +23,7 @@ from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.watch import watch
 from optgeom.trainer.config import TrainConfig
 from optgeom.trainer.corpus import Corpus, Tokens, held_out_batch, load_corpus, training_batch
+from optgeom.trainer.denormals import flushed_denormals
 from optgeom.trainer.interrupt import stop_requests
 from optgeom.trainer.model import build_model, cross_entropy
 from optgeom.trainer.optimizers import build_optimizer, set_lr
@@ -70,9 +71,7 @@ def train(
 ) -> TrainResult:
     """Train a GPT and write a trace of it.
 
-    Equal settings give equal bits on the same machine with the same number of threads. On a CPU,
-    denormal numbers are flushed to zero from here on in this process: AdamW's moments of unused
-    rows otherwise cost many times the step.
+    Equal settings give equal bits on the same machine with the same number of threads.
 
     Args:
         config: Everything that decides the run's numbers.
@@ -90,9 +89,8 @@ def train(
             before the first step.
         KeyboardInterrupt: Stopped by Ctrl-C after a whole step; the trace is closed.
     """
-    torch.set_flush_denormal(True)
     name = run or (Path(out).name if out is not None else config.optimizer.name)
-    with join_ranks(config.device) as ranks, stop_requests() as stop:
+    with flushed_denormals(), join_ranks(config.device) as ranks, stop_requests() as stop:
         tell = listener if listener is not None and ranks.rank == 0 else Silent()
         share = ranks.slice(config.data.batch)
         length = config.data.sequence

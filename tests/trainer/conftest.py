@@ -1,0 +1,50 @@
+"""Shared by the trainer's tests: a text of a few kilobytes, and a run of a few steps over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optgeom.trainer.config import TrainConfig
+from optgeom.trainer.settings import load_config
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    lines = (f"{i} green bottles hanging on the wall, {i} green bottles\n" for i in range(120))
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture
+def tiny_overrides(text: Path) -> Mapping[str, Any]:
+    return {
+        "model.width": 16,
+        "model.heads": 2,
+        "model.blocks": 2,
+        "data.corpus": str(text),
+        "data.sequence": 16,
+        "data.batch": 8,
+        "schedule.steps": 5,
+        "schedule.warmup": 2,
+        "capture.every": 2,
+        "eval_batches": 2,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture
+def tiny(tiny_overrides: Mapping[str, Any]) -> MakeConfig:
+    """A run that takes a fraction of a second; keywords are overrides with __ for the dot."""
+
+    def make(**overrides: Any) -> TrainConfig:
+        dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+        return load_config(overrides={**tiny_overrides, **dotted})
+
+    return make
