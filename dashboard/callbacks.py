@@ -179,12 +179,8 @@ def _clientside(app: dash.Dash) -> None:
         Input("view", "data"),
         State("scheme", "data"),
     )
-    run(
-        "reveal",
-        Output("sink", "data", allow_duplicate=True),
-        Input("rail", "children"),
-        initial=False,
-    )
+    sink = Output("sink", "data", allow_duplicate=True)
+    run("reveal", sink, Input("rail", "children"), initial=False)
     run("address", *(Output(tab, "href") for tab in tabs), Input("view", "data"))
     run(
         "route",

@@ -41,7 +41,7 @@ def shorten(text: str, limit: int) -> str:
     """Shorten in the middle, since ends tell layers apart.
 
     >>> shorten("transformer.blocks.3.mlp.up.weight", 17)
-    'transfor….weight'
+    'transfor…p.weight'
     """
     if len(text) <= limit:
         return text

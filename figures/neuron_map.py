@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HEIGHT = 280
 LIMIT = 2.0
+# log2 of a norm of 0: farther than anything measured, and still a number for plotly.
+ZERO = -1e3
 
 
 class NeuronHeatmapInfo(NamedTuple):
@@ -27,7 +29,8 @@ class NeuronHeatmapInfo(NamedTuple):
     Attributes:
         title: the layer's display name.
         steps: captured steps.
-        values: log2(norm / mean), a row per bin, smallest mean norm first; None where a norm is 0.
+        values: log2(norm / mean), a row per bin, smallest mean norm first;
+            ``ZERO`` for a norm of 0, None where the whole matrix is zero or not finite.
         neurons: the neuron that each value is of.
         total: neurons of the layer.
         missing: what the run lacks.
@@ -60,7 +63,7 @@ def info(trace: Trace, layer: str, *, stage: str = "update") -> NeuronHeatmapInf
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log2(norms / means).T
     # A norm of 0 is the farthest of all: it wins its bin, and is drawn as 1/4 or less.
-    logs = np.where(np.isneginf(logs), -1e3, logs)
+    logs = np.where(np.isneginf(logs), ZERO, logs)
     order = np.argsort(norms.mean(axis=0), kind="stable")
     binned, source = farthest(logs[order])
     values = tuple(tuple(v if np.isfinite(v) else None for v in row) for row in binned.tolist())
@@ -123,7 +126,8 @@ def plot(what: NeuronHeatmapInfo, *, theme: Theme, height: int = HEIGHT) -> go.F
 
 
 def _of_mean(value: float | None) -> str:
-    return f"{number(None if value is None else 2.0**value)} \N{MULTIPLICATION SIGN} mean"
+    norm = None if value is None else 0.0 if value <= ZERO else 2.0**value
+    return f"{number(norm)} \N{MULTIPLICATION SIGN} mean"
 
 
 def neuron_heatmap(
