@@ -138,7 +138,7 @@ def _serve(console: Console, runs: str, port: int) -> None:
     def ready(address: str) -> None:
         console.print(f"Dashboard: [link={address}]{address}[/link]  (Ctrl-C ends it)")
 
-    serve(runs, port=port, ready=ready)
+    serve(runs, port=port, on_ready=ready)
 
 
 @cli.command()
@@ -212,12 +212,15 @@ def verify(path: str) -> None:
     """Read everything and report damage; exit code 1 where some is found."""
     from optgeom.traces.verify import verify as check
 
-    findings = check(path)
-    for finding in findings:
-        click.echo(str(finding))
-    if findings:
+    result = check(path)
+    for finding in result.findings:
+        click.echo(f"{finding.file}: {finding.message}")
+    if not result.ok:
         sys.exit(1)
-    Console().print("every file reads back as it was written")
+    Console().print(
+        f"{result.files} files, {result.rows:,} rows, {result.bytes / 1e6:.1f} MB: "
+        "everything reads back as it was written"
+    )
 
 
 # -- tables ------------------------------------------------------------------------------------
