@@ -1,4 +1,8 @@
-"""Rows to record batches: from what a training run hands over to what Arrow stores."""
+"""Rows to record batches: from what a training run hands over to what Arrow stores.
+
+Arrays are made of buffers and not by `pyarrow.array`, which imports pandas where there is one: two
+seconds that a training run would pay for.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ import pyarrow as pa
 
 from optgeom.traces.schema import FLOATS
 
+Numbers = np.ndarray[Any, Any]
+
 
 def make_batch(
     rows: Sequence[Mapping[str, Any]], schema: pa.Schema, lost: Counter[str]
@@ -22,51 +28,76 @@ def make_batch(
         schema: strings stored as strings.
         lost: counts, by column, values that are no value of the column's type: they become null.
     """
-    return pa.record_batch(
-        [_column([row.get(field.name) for row in rows], field, lost) for field in schema],
-        schema=schema,
-    )
+    columns = [_column([row.get(field.name) for row in rows], field, lost) for field in schema]
+    return pa.record_batch(columns, schema=schema)
+
+
+def integers(values: Sequence[int] | Numbers, kind: pa.DataType) -> pa.Array:
+    """An array of integers without nulls."""
+    data = np.ascontiguousarray(values, kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
 
 
 def _column(values: list[Any], field: pa.Field, lost: Counter[str]) -> pa.Array:
     if field.type == FLOATS:
         return _lists(values)
+    if pa.types.is_string(field.type):
+        return _texts(values)
     try:
-        return pa.array(values, field.type)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return _numbers(values, field.type)
+    except (TypeError, ValueError, OverflowError):
         kept = [_coerce(value, field.type) for value in values]
         lost[field.name] += sum(
             new is None and old is not None for new, old in zip(kept, values, strict=True)
         )
-        return pa.array(kept, field.type)
+        return _numbers(kept, field.type)
 
 
-def _lists(values: Sequence[np.ndarray[Any, Any] | None]) -> pa.Array:
-    lengths = [0 if value is None else len(value) for value in values]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    arrays = [value for value in values if value is not None]
-    flat = np.concatenate(arrays) if arrays else np.empty(0, np.float32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets),
-        pa.array(flat, pa.float32()),
-        mask=pa.array([value is None for value in values]),
+def _numbers(values: list[Any], kind: pa.DataType) -> pa.Array:
+    data = np.array([0 if value is None else value for value in values], kind.to_pandas_dtype())
+    if data.shape != (len(values),):
+        raise ValueError("a value is no number but an array")
+    if pa.types.is_boolean(kind):
+        data = np.packbits(data, bitorder="little")
+    return pa.Array.from_buffers(kind, len(values), [_validity(values), pa.py_buffer(data)])
+
+
+def _texts(values: list[Any]) -> pa.Array:
+    encoded = [b"" if one is None else str(one).encode(errors="replace") for one in values]
+    return pa.Array.from_buffers(
+        pa.string(),
+        len(values),
+        [_validity(values), _offsets([*map(len, encoded)]), pa.py_buffer(b"".join(encoded))],
     )
+
+
+def _lists(values: Sequence[Numbers | None]) -> pa.Array:
+    arrays = [value for value in values if value is not None]
+    flat = np.concatenate([np.empty(0, np.float32), *arrays], dtype=np.float32)
+    items = pa.Array.from_buffers(pa.float32(), len(flat), [None, pa.py_buffer(flat)])
+    offsets = _offsets([0 if value is None else len(value) for value in values])
+    return pa.Array.from_buffers(
+        FLOATS, len(values), [_validity(values), offsets], children=[items]
+    )
+
+
+def _offsets(lengths: list[int]) -> pa.Buffer:
+    return pa.py_buffer(np.cumsum([0, *lengths], dtype=np.int32))
+
+
+def _validity(values: Sequence[Any]) -> pa.Buffer | None:
+    valid = np.array([value is not None for value in values], bool)
+    return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
 def _coerce(value: Any, kind: pa.DataType) -> Any:
     """The value as the column's type, or None: a 0-d tensor is a number here, an object is not."""
     if value is None:
         return None
+    number = kind.to_pandas_dtype()
     try:
-        if pa.types.is_boolean(kind):
-            made: Any = bool(value)
-        elif pa.types.is_integer(kind):
-            made = int(value)
-        elif pa.types.is_floating(kind):
-            made = float(value)
-        else:
-            made = str(value)
-        pa.scalar(made, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        if pa.types.is_integer(kind):
+            return number(int(value))
+        return number(bool(value) if pa.types.is_boolean(kind) else float(value))
+    except (TypeError, ValueError, OverflowError):
         return None
-    return made

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from optgeom.traces.batches import make_batch
@@ -51,15 +52,20 @@ class TableLog:
         if not self._rows:
             return
         batch = make_batch(self._rows, self._plain, self.lost)
-        self._rows = []
         if self._stream is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._stream = WriteAhead(self._folder, self._next, self._plain)
         self.bytes_written += self._stream.append(batch)
+        self._rows = []
         self._batches.append(batch)
         rows = sum(one.num_rows for one in self._batches)
         if rows >= SEAL_ROWS or sum(one.nbytes for one in self._batches) >= SEAL_BYTES:
             self.seal()
+
+    def take_pending(self) -> int:
+        """Forget the rows that are not on the disk; returns how many those were."""
+        rows, self._rows = self._rows, []
+        return len(rows)
 
     def seal(self) -> None:
         """Flush, and turn the stream into a segment."""
@@ -164,12 +170,7 @@ def _raw_table(rows: list[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     keys = plain(pa.schema([schema.field(name) for name in names]))
     columns = list(make_batch(rows, keys, Counter()).columns)
     data = [row["values"] for row in rows]
-    offsets = [0]
-    for one in data:
-        offsets.append(offsets[-1] + one.nbytes)
-    values = pa.BinaryArray.from_buffers(
-        pa.binary(),
-        len(data),
-        [None, pa.array(offsets, pa.int32()).buffers()[1], pa.py_buffer(b"".join(data))],
-    )
+    ends = np.cumsum([0, *(one.nbytes for one in data)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(data))]
+    values = pa.Array.from_buffers(pa.binary(), len(data), buffers)
     return pa.table([*columns, values], names=[*names, "values"]).cast(schema)

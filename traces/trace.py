@@ -20,6 +20,7 @@ from optgeom.traces.reader import TraceFiles
 from optgeom.traces.schema import STAGES, Cell
 
 Steps = int | Iterable[int] | slice | None
+Asked = int | Iterable[int] | slice
 Names = str | Iterable[str] | None
 CELL_TABLES = ("metrics", "spectra", "neurons", "updates")
 
@@ -362,7 +363,7 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
     )
 
 
-def _in_steps(there: Codes, steps: Steps, path: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _in_steps(there: Codes, steps: Asked, path: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     if isinstance(steps, slice):
         wanted = np.unique(there)
         low = -np.inf if steps.start is None else steps.start
@@ -371,7 +372,8 @@ def _in_steps(there: Codes, steps: Steps, path: str) -> np.ndarray[Any, np.dtype
         return np.isin(there, wanted)
     if isinstance(steps, range):
         return np.isin(there, np.arange(steps.start, steps.stop, steps.step))
-    wanted = np.atleast_1d(np.asarray(steps if isinstance(steps, int) else list(steps or ())))
+    one = [steps] if isinstance(steps, (int, np.integer)) else list(steps)
+    wanted = np.array(one, np.int64)
     missing = np.setdiff1d(wanted, there)
     if len(missing):
         raise NotCaptured(f"no step {missing[0]} in {path}: {_steps_there(np.unique(there))}")

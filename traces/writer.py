@@ -36,6 +36,7 @@ from optgeom.traces.sink import RawLog, TableLog
 _LOG = logging.getLogger(__name__)
 _HEARTBEAT = 20.0
 _ROW_BYTES = 512
+_ORDERS = ("end_step", "amend")
 
 _Row = dict[str, Any]
 
@@ -103,7 +104,7 @@ class TraceWriter:
         self._queued = 0
         self._changed = threading.Condition()
         self._asked = self._answered = 0
-        self._closing = False
+        self._closing = self._ended = False
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._work, name="optgeom-writer", daemon=True)
         self._thread.start()
@@ -219,7 +220,7 @@ class TraceWriter:
             self._asked += 1
             ticket = self._asked
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._answered >= ticket or not self._thread.is_alive())
+            self._changed.wait_for(lambda: self._answered >= ticket or self._ended)
 
     def close(self) -> None:
         """Write everything, seal it, mark the attempt closed; any number of times."""
@@ -295,7 +296,8 @@ class TraceWriter:
                 self._queued += size
                 self._changed.notify_all()
                 return
-        self._drop(what, reason)
+        if what not in _ORDERS:
+            self._drop(what, reason)
 
     def _drop(self, what: str, reason: str) -> None:
         if not self.dropped[what]:
@@ -310,16 +312,15 @@ class TraceWriter:
                 log.seal()
         except BaseException as error:  # noqa: BLE001  the run must go on, whatever this was
             self._fail(error)
-        finally:
+        try:
             for log in self._logs:
                 log.close()
-            with self._changed:
-                self._answered = self._asked
-                self._changed.notify_all()
-        try:
             self._mark_closed()
         except BaseException as error:  # noqa: BLE001  the run must go on, whatever this was
             self._fail(error)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def _turn(self) -> bool:
         """Take what waits, flush if it is time; False when the writer shall end."""
@@ -386,9 +387,11 @@ class TraceWriter:
         self.failure = self.failure or error
         _LOG.error("%s: writing the trace failed, the run goes on without: %r", self.path, error)
         with self._changed:
-            for what, _, _ in self._queue:
-                self.dropped[what] += 1
+            self.dropped.update(what for what, _, _ in self._queue if what not in _ORDERS)
             self._queue.clear()
+        for table, log in self._small.items():
+            self.dropped[table] += log.take_pending()
+        self.dropped += Counter()
 
 
 def _begin(

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from optgeom.traces.errors import NotATrace, NotCaptured
+from optgeom.traces.info import RunInfo
+from optgeom.traces.schema import Cell
+from optgeom.traces.store import open_traces
+from optgeom.traces.writer import TraceWriter
+
+
+@pytest.fixture
+def runs(trace_path: Path, info: RunInfo, cell: Callable[..., Cell]) -> Path:
+    """Two runs that both call themselves "a"; the second has a column and a stage of its own."""
+    folder = trace_path.parent
+    columns = {"metrics": {"neuron_norm_cv": "float64", "fresh": "string"}}
+    with TraceWriter(folder / "b", replace(info, columns=columns)) as writer:
+        writer.metrics(cell(0, stage="ns_input"), {"fresh": "yes"})
+    (folder / "notes").mkdir()
+    return folder
+
+
+def test_a_mapping_by_name(runs: Path) -> None:
+    traces = open_traces(runs)
+    assert list(traces) == ["a", "b"]
+    assert traces["a"].last_step == 30
+    with pytest.raises(KeyError, match="there are a, b"):
+        traces["c"]
+    assert repr(traces).endswith(": a, b>")
+
+
+def test_metrics_of_all_runs_by_the_traces_name(runs: Path) -> None:
+    table = open_traces(runs).metrics()
+    counts = table.column("run").combine_chunks().value_counts().to_pylist()
+    assert {one["values"]: one["counts"] for one in counts} == {"a": 24, "b": 1}
+    assert table.column("fresh").to_pylist()[-1] == "yes"
+    assert table.column("fresh").null_count == 24
+    table.to_pandas()
+
+
+def test_a_trace_that_lacks_what_is_asked_is_left_out(runs: Path) -> None:
+    traces = open_traces(runs)
+    assert traces.metrics(stages="ns_input").num_rows == 1
+    assert traces.metrics(stages="momentum").num_rows == 12
+    with pytest.raises(NotCaptured, match="gradient"):
+        traces.metrics(stages="gradient")
+
+
+def test_refresh_takes_up_new_runs(runs: Path, info: RunInfo) -> None:
+    traces = open_traces(runs)
+    kept, version = traces["a"], traces.version
+    assert not traces.refresh()
+    TraceWriter(runs / "c", info).close()
+    assert traces.refresh()
+    assert list(traces) == ["a", "b", "c"]
+    assert traces["a"] is kept
+    assert traces.version != version
+
+
+def test_the_wrong_kind_names_the_way_out(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotATrace, match="is one trace: use open_trace"):
+        open_traces(runs / "a")
+    with pytest.raises(NotATrace, match=r"holds no traces: pass the folder"):
+        open_traces(runs / "notes")
+    with pytest.raises(NotATrace, match="is no folder"):
+        open_traces(runs / "nope")
+    deeper = runs.rename(tmp_path.parent / f"{tmp_path.name}-above") / "deeper"
+    deeper.mkdir()
+    for name in "ab":
+        (deeper.parent / name).rename(deeper / name)
+    with pytest.raises(NotATrace, match=f"holds no traces, {deeper} does: use open_traces"):
+        open_traces(deeper.parent)

@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from optgeom.traces import sink
+from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured, SchemaTooNew
+from optgeom.traces.info import LayerInfo, RunInfo, dump
+from optgeom.traces.schema import KEYS, Cell
+from optgeom.traces.store import Trace, open_trace
+from optgeom.traces.writer import TraceWriter
+
+MakeCell = Callable[..., Cell]
+Record = Callable[..., None]
+
+
+@pytest.fixture
+def trace(trace_path: Path) -> Trace:
+    return open_trace(trace_path)
+
+
+def test_what_it_holds(trace: Trace, info: RunInfo) -> None:
+    assert trace.name == "a"
+    assert trace.path.endswith("/a")
+    assert trace.layers == info.layers
+    assert trace.layer("head.weight").kind == "head"
+    assert trace.stages == ("momentum", "update")
+    assert trace.steps().tolist() == [0, 10, 20, 30]
+    assert trace.steps("head.weight", "momentum", "spectra").tolist() == [0, 10, 20, 30]
+    assert trace.steps(table="updates").tolist() == [0, 20]
+    assert trace.steps(stage="gradient").tolist() == []
+    assert trace.steps().dtype == np.int64
+    assert trace.last_step == 30
+    assert trace.closed
+    assert not trace.is_live
+    assert trace.size_bytes > 1000
+    assert repr(trace) == (
+        "<Trace 'a': 3 layers, 4 captured steps 0 to 30, stages momentum, update, closed>"
+    )
+
+
+class TestMetrics:
+    def test_joined_wide_keys_first_in_order(self, trace: Trace, info: RunInfo) -> None:
+        table = trace.metrics()
+        assert table.schema.names[: len(KEYS)] == list(KEYS)
+        assert {"neuron_norm_cv", "condition_number", "spectrum_status"} <= set(table.schema.names)
+        assert "singular_values" not in table.schema.names
+        names = [layer.name for layer in info.layers]
+        expected = [
+            (step, layer, stage)
+            for step in (0, 10, 20, 30)
+            for layer in names
+            for stage in ("momentum", "update")
+        ]
+        found = table.select(["step", "layer", "stage"]).to_pylist()
+        assert [(row["step"], row["layer"], row["stage"]) for row in found] == expected
+        assert table.column("neuron_norm_cv").to_pylist() == [float(s) for s, _, _ in expected]
+        assert set(table.column("condition_number").to_pylist()) == {2.0}
+        blocks = dict(zip(names, (0, 0, None), strict=True))
+        assert table.column("block").to_pylist() == [blocks[layer] for _, layer, _ in expected]
+
+    def test_pandas_gets_categories(self, trace: Trace) -> None:
+        frame = trace.metrics().to_pandas()
+        assert str(frame["layer"].dtype) == "category"
+        assert frame.groupby("kind", observed=True)["neuron_norm_cv"].mean()["head"] == 15.0
+
+    @pytest.mark.parametrize(
+        ("filters", "rows"),
+        [
+            ({"steps": 10}, 6),
+            ({"steps": [10, 30]}, 12),
+            ({"steps": np.array([10, 30])}, 12),
+            ({"steps": np.int64(10)}, 6),
+            ({"steps": range(5, 25)}, 12),
+            ({"steps": slice(10, None)}, 18),
+            ({"steps": slice(None, None, 3)}, 12),
+            ({"steps": []}, 0),
+            ({"layers": "head.weight"}, 8),
+            ({"layers": ("head.weight", "blocks.0.up.weight"), "stages": "update"}, 8),
+            ({"stages": ["update", "momentum"], "steps": 0}, 6),
+        ],
+    )
+    def test_filters(self, trace: Trace, filters: dict[str, object], rows: int) -> None:
+        assert trace.metrics(**filters).num_rows == rows  # type: ignore[arg-type]  # any filter
+
+    @pytest.mark.parametrize(
+        ("filters", "message"),
+        [
+            ({"steps": 11}, "no step 11 .*captured are 0, 10, 20, 30"),
+            ({"layers": "head.wieght"}, "did you mean head.weight"),
+            ({"stages": "gradient"}, "there is momentum, update"),
+            ({"attempts": "old"}, "'newest' or 'all'"),
+        ],
+    )
+    def test_what_is_not_there(
+        self, trace: Trace, filters: dict[str, object], message: str
+    ) -> None:
+        with pytest.raises(NotCaptured, match=message):
+            trace.metrics(**filters)  # type: ignore[arg-type]  # any filter
+
+    def test_cells_of_only_one_table_are_there(
+        self, tmp_path: Path, info: RunInfo, cell: MakeCell
+    ) -> None:
+        with TraceWriter(tmp_path, info) as writer:
+            writer.metrics(cell(0), {"neuron_norm_cv": 1.0})
+            writer.spectrum(cell(5), None, {"spectrum_status": "lost", "condition_number": None})
+        trace = open_trace(tmp_path)
+        rows = trace.metrics().to_pylist()
+        assert [(r["step"], r["neuron_norm_cv"], r["spectrum_status"]) for r in rows] == [
+            (0, 1.0, None),
+            (5, None, "lost"),
+        ]
+        with pytest.raises(NotCaptured, match="is null: lost"):
+            trace.spectrum(5, info.layers[0].name)
+        assert trace.spectra(info.layers[0].name)[1] == []
+
+
+class TestArrays:
+    def test_spectra(self, trace: Trace) -> None:
+        one = trace.spectrum(10, "head.weight")
+        assert one.tolist() == [14.0, 13.0, 12.0, 11.0]
+        assert one.dtype == np.float64
+        steps, arrays = trace.spectra("head.weight", "momentum", steps=slice(10, None))
+        assert steps.tolist() == [10, 20, 30]
+        assert [array[0] for array in arrays] == [14.0, 24.0, 34.0]
+
+    def test_neurons(self, trace: Trace, norms: Callable[..., np.ndarray]) -> None:
+        for layer in trace.layers:
+            steps, array = trace.neurons(layer.name)
+            assert steps.tolist() == [0, 10, 20, 30]
+            assert array.dtype == np.float32
+            expected = np.stack([norms(step, layer) for step in steps])
+            assert np.array_equal(array, expected)
+            assert np.array_equal(trace.neuron_norms(20, layer.name), expected[2])
+
+    def test_what_is_handed_out_may_be_changed(self, trace: Trace) -> None:
+        trace.neuron_norms(10, "head.weight")[:] = -1
+        trace.spectrum(10, "head.weight")[:] = -1
+        assert trace.neuron_norms(10, "head.weight").min() > 0
+        assert trace.spectrum(10, "head.weight").min() > 0
+
+    def test_column_blocks_add_up_as_squares_and_missing_rows_are_nan(
+        self, tmp_path: Path, info: RunInfo, cell: MakeCell
+    ) -> None:
+        with TraceWriter(tmp_path, info) as writer:
+            writer.neurons(cell(0), np.full(6, 3.0), cols=2)
+            writer.neurons(cell(0), np.full(6, 4.0), col_start=2, cols=2)
+        found = open_trace(tmp_path).neuron_norms(0, info.layers[0].name)
+        assert found[:6].tolist() == [5.0] * 6
+        assert np.isnan(found[6:]).all()
+
+    def test_no_such_step(self, trace: Trace) -> None:
+        with pytest.raises(NotCaptured, match="captured are 0, 20"):
+            trace.matrix(10, "head.weight")
+        with pytest.raises(NotCaptured, match=r"no layer 'x'"):
+            trace.neuron_norms(10, "x")
+        with pytest.raises(NotCaptured, match="no table 'updtes'"):
+            trace.steps(table="updtes")
+
+    def test_scalars(self, trace: Trace) -> None:
+        table = trace.scalars("loss")
+        assert table.schema.names == ["step", "name", "value"]
+        assert table.column("value").to_pylist() == [1 / (1 + s) for s in (0, 10, 20, 30)]
+        assert trace.scalars("nothing").num_rows == 0
+        assert trace.scalars().equals(table)
+
+
+class TestMatrices:
+    def test_in_order(self, trace: Trace) -> None:
+        found = [(key.step, key.layer, key.stage) for key, _ in trace.matrices()]
+        names = [layer.name for layer in trace.layers]
+        assert found == [
+            (step, name, stage)
+            for step in (0, 20)
+            for name in names
+            for stage in ("momentum", "update")
+        ]
+        only = list(trace.matrices(stages="update", layers=["head.weight"], steps=20))
+        assert [key for key, _ in only] == [Cell(20, "adam", "head.weight", "head", None, "update")]
+        assert np.array_equal(only[0][1], np.full((6, 4), 20, np.float32))
+        assert only[0][1].flags.writeable
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+    def test_element_types(self, tmp_path: Path, info: RunInfo, cell: MakeCell, dtype: str) -> None:
+        matrix = np.random.default_rng(0).standard_normal((8, 4)).astype(dtype)
+        with TraceWriter(tmp_path, info) as writer:
+            writer.update(cell(0), matrix, dtype=dtype)
+            writer.update(cell(1), matrix.T.copy().T, dtype=dtype)
+            writer.update(cell(2), matrix.tobytes(), dtype=dtype, rows=8)
+        trace = open_trace(tmp_path)
+        for step in (0, 1, 2):
+            assert np.array_equal(
+                trace.matrix(step, info.layers[0].name), matrix.astype(np.float32)
+            )
+
+    def test_bfloat16_comes_as_uint16(self, tmp_path: Path, info: RunInfo, cell: MakeCell) -> None:
+        exact = np.array([[1.5, -2.0, 0.0, 96.0]] * 8, np.float32)
+        halves = (exact.view(np.uint32) >> 16).astype(np.uint16)
+        with TraceWriter(tmp_path, info) as writer:
+            writer.update(cell(0), halves, dtype="bfloat16")
+        assert np.array_equal(open_trace(tmp_path).matrix(0, info.layers[0].name), exact)
+
+    def test_blocks_are_assembled(
+        self, tmp_path: Path, info: RunInfo, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sink, "BLOCK_BYTES", 40)
+        monkeypatch.setattr(sink, "GROUP_BYTES", 64)
+        whole = np.arange(32, dtype=np.float32).reshape(8, 4)
+        with TraceWriter(tmp_path, info) as writer:
+            writer.update(cell(0), whole)
+            writer.update(cell(1), whole[:, :1].copy())
+            writer.update(cell(1), whole[:5, 1:].copy(), col_start=1)
+            writer.update(cell(1), whole[5:, 1:].copy(), row_start=5, col_start=1)
+        trace = open_trace(tmp_path)
+        assert np.array_equal(trace.matrix(0, info.layers[0].name), whole)
+        assert np.array_equal(trace.matrix(1, info.layers[0].name), whole)
+
+    def test_an_incomplete_matrix_is_not_there(
+        self, tmp_path: Path, info: RunInfo, cell: MakeCell
+    ) -> None:
+        with TraceWriter(tmp_path, info) as writer:
+            writer.update(cell(0), np.zeros((3, 4), np.float32), row_start=5)
+        with pytest.raises(NotCaptured, match="incomplete"):
+            open_trace(tmp_path).matrix(0, info.layers[0].name)
+
+
+class TestNewestAttempt:
+    @pytest.fixture
+    def resumed(self, trace_path: Path, info: RunInfo, record: Record) -> Trace:
+        with TraceWriter(trace_path, info, start_step=20) as writer:
+            record(writer, [20], plus=0.5)
+            record(writer, [30, 40], plus=0.5, layers=info.layers[:1])
+        return open_trace(trace_path)
+
+    def test_each_step_from_the_newest_that_has_it(self, resumed: Trace) -> None:
+        table = resumed.metrics(stages="update", layers="blocks.0.up.weight")
+        assert table.column("attempt").to_pylist() == [0, 0, 1, 1, 1]
+        assert table.column("neuron_norm_cv").to_pylist() == [0.0, 10.0, 20.5, 30.5, 40.5]
+
+    def test_a_step_is_of_one_attempt_in_every_table(self, resumed: Trace) -> None:
+        assert resumed.steps("head.weight").tolist() == [0, 10, 20]
+        assert resumed.spectrum(20, "head.weight")[0] == 24.5
+        assert resumed.neurons("head.weight")[0].tolist() == [0, 10, 20]
+        # attempt 0 has a matrix at step 20, but it is not of the trajectory that is shown
+        assert resumed.steps(table="updates").tolist() == [0]
+        assert resumed.scalars("loss").column("step").to_pylist() == [0, 10, 20, 30, 40]
+        assert resumed.scalars("loss").column("value").to_pylist()[2] == 1 / 21 + 0.5
+
+    def test_all(self, resumed: Trace) -> None:
+        rows = resumed.metrics(steps=20, layers="head.weight", stages="update", attempts="all")
+        assert rows.column("neuron_norm_cv").to_pylist() == [20.0, 20.5]
+
+
+class TestLive:
+    def test_follows_a_run(self, tmp_path: Path, info: RunInfo, record: Record) -> None:
+        writer = TraceWriter(tmp_path, info, flush_every=1e6)
+        trace = open_trace(tmp_path)
+        assert trace.is_live
+        assert trace.last_step is None
+        assert trace.metrics().num_rows == 0
+        assert "empty" in repr(trace)
+        for step in range(4):
+            record(writer, [step], raw=(step,))
+            writer.flush()
+            before = trace.version
+            assert trace.refresh()
+            assert trace.version != before
+            assert not trace.refresh()
+            assert trace.steps().tolist() == [*range(step + 1)]
+            assert len(list(trace.matrices())) == 6 * (step + 1)
+        writer.close()
+        assert trace.refresh()
+        assert trace.closed
+        assert trace.metrics().num_rows == 24
+        assert len(trace.scalars()) == 4
+
+    def test_reads_only_what_is_new(self, tmp_path: Path, info: RunInfo, record: Record) -> None:
+        with TraceWriter(tmp_path, info) as writer:
+            record(writer, [0])
+        trace = open_trace(tmp_path)
+        assert trace.last_step == 0
+        sealed = set(tmp_path.rglob("*.parquet"))
+        with TraceWriter(tmp_path, info, start_step=1) as writer:
+            record(writer, [1])
+            writer.flush()
+            for path in sealed:
+                path.write_bytes(path.read_bytes()[:-1] + b"x")
+            trace.refresh()
+            assert trace.steps().tolist() == [0, 1]
+
+    def test_a_stream_that_was_sealed_is_not_read_twice(
+        self, tmp_path: Path, info: RunInfo, record: Record, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after a death between the rename of a segment and the removal of its stream."""
+        monkeypatch.setattr(sink.WriteAhead, "remove", sink.WriteAhead.close)
+        with TraceWriter(tmp_path, info) as writer:
+            record(writer, [0, 1])
+        assert len(list((tmp_path / "metrics").iterdir())) == 3
+        trace = open_trace(tmp_path)
+        assert trace.metrics(attempts="all").num_rows == 12
+        assert len(trace.scalars()) == 2
+
+    def test_a_file_that_goes_while_it_is_read(
+        self, tmp_path: Path, info: RunInfo, record: Record
+    ) -> None:
+        writer = TraceWriter(tmp_path, info)
+        record(writer, [0, 1])
+        writer.flush()
+        trace = open_trace(tmp_path)
+        writer.close()
+        assert trace.metrics().num_rows == 12
+
+
+class TestDamage:
+    @pytest.mark.parametrize("table", ["metrics", "spectra", "neurons", "scalars", "updates"])
+    @pytest.mark.parametrize("change", ["cut", "flip"])
+    def test_names_the_file(self, trace_path: Path, table: str, change: str) -> None:
+        victim = min((trace_path / table).iterdir())
+        data = bytearray(victim.read_bytes())
+        if change == "cut":
+            del data[-20:]
+        else:
+            data[len(data) // 3] ^= 4
+        victim.write_bytes(data)
+        trace = open_trace(trace_path)
+        ask = {
+            "metrics": trace.metrics,
+            "spectra": lambda: trace.spectra("head.weight"),
+            "neurons": lambda: trace.neurons("head.weight"),
+            "scalars": trace.scalars,
+            "updates": lambda: list(trace.matrices()),
+        }
+        with pytest.raises(DamagedTrace, match=victim.name):
+            ask[table]()
+
+    def test_run_json(self, trace_path: Path, info: RunInfo) -> None:
+        (trace_path / "run.json").write_bytes(dump(info)[:-10])
+        with pytest.raises(DamagedTrace, match=r"run\.json"):
+            open_trace(trace_path)
+        (trace_path / "run.json").write_bytes(dump(replace(info, schema=2)))
+        with pytest.raises(SchemaTooNew, match="newer optgeom"):
+            open_trace(trace_path)
+
+    def test_a_stream_without_its_sums(self, tmp_path: Path, info: RunInfo, cell: MakeCell) -> None:
+        with TraceWriter(tmp_path, info) as writer:
+            writer.metrics(cell(0), {})
+            writer.flush()
+            (sums,) = (tmp_path / "metrics").glob(".*.sums")
+            data = sums.read_bytes()
+            sums.unlink()
+            with pytest.raises(DamagedTrace, match="sums file beside it is missing"):
+                open_trace(tmp_path).metrics()
+            sums.write_bytes(data)
+
+
+class TestOpen:
+    def test_no_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(NotATrace, match="is no folder"):
+            open_trace(tmp_path / "nope")
+
+    def test_no_trace(self, tmp_path: Path) -> None:
+        with pytest.raises(NotATrace, match=r"holds no run\.json"):
+            open_trace(tmp_path)
+
+    def test_several(self, trace_path: Path) -> None:
+        with pytest.raises(NotATrace, match=r"folder of traces \(a\): use open_traces"):
+            open_trace(trace_path.parent)
+
+    def test_unknown_scheme(self) -> None:
+        with pytest.raises(NotATrace, match="nope://"):
+            open_trace("nope://x/y")
+
+    def test_by_uri(self, trace_path: Path) -> None:
+        trace = open_trace(trace_path.as_uri())
+        assert trace.metrics().equals(open_trace(trace_path).metrics())
+        assert trace.matrix(0, "head.weight").shape == (6, 4)
+
+    def test_layers_beyond_run_json_come_last(
+        self, tmp_path: Path, info: RunInfo, cell: MakeCell, layers: tuple[LayerInfo, ...]
+    ) -> None:
+        extra = replace(layers[0], name="another.weight")
+        with TraceWriter(tmp_path, info) as writer:
+            for layer in (extra, *reversed(layers)):
+                writer.metrics(cell(0, layer), {})
+        found = open_trace(tmp_path).metrics().column("layer").to_pylist()
+        assert found == [*(layer.name for layer in layers), "another.weight"]
+
+
+def test_reading_imports_neither_torch_nor_dataset(trace_path: Path) -> None:
+    code = (
+        "import sys; from optgeom.traces import open_trace;"
+        f"t = open_trace({str(trace_path)!r}); t.metrics(steps=10); t.matrix(0, 'head.weight');"
+        "t.neurons('head.weight'); t.spectra('head.weight'); t.scalars();"
+        "print([m for m in ('torch', 'pyarrow.dataset', 'dash') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_any_parquet_reader_reads_the_tables(trace_path: Path) -> None:
+    (path,) = (trace_path / "metrics").glob("*.parquet")
+    assert pa.parquet.read_table(path, partitioning=None).num_rows == 24
