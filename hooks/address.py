@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 Address = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -25,15 +25,36 @@ class Span:
         return self.storage == other.storage and self.start < other.stop and other.start < self.stop
 
 
+_PLAIN = (Tensor, nn.Parameter)
+
+
 def unwrap(tensor: object) -> Tensor | None:
     """The plain strided tensor that holds the data; None for what has no storage to compare."""
     if isinstance(tensor, DTensor):
         tensor = tensor._local_tensor
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
         return None
-    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+    if (
+        type(tensor) not in _PLAIN
+        and type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    ):
         return None  # a wrapper subclass: its storage is not where its data is
     return tensor
+
+
+def same_layout(target: Tensor, operand: object) -> bool:
+    """Whether an operand's local part stands for the same entries as the target's local part.
+
+    Args:
+        target: what is written to.
+        operand: anything; what is no sharded tensor is whole on every rank.
+    """
+    if not isinstance(operand, DTensor):
+        # a whole matrix and a shard of the weights have no entries in common
+        return not (isinstance(target, DTensor) and isinstance(operand, Tensor) and operand.ndim)
+    if operand.numel() == 1:
+        return all(placement.is_replicate() for placement in operand.placements)
+    return isinstance(target, DTensor) and operand.placements == target.placements
 
 
 def address_of(tensor: Tensor) -> Address:

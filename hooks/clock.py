@@ -6,7 +6,7 @@ share them. A budget thins layers: at capture c, layer i is measured when c = i 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from optgeom.hooks.errors import WatchError
 
@@ -60,6 +60,10 @@ class Clocks:
     def updates(self, step: int) -> bool:
         """Whether raw matrices are captured at a step."""
         return self.updates_every > 0 and step % self.updates_every < self.burst
+
+    def settings(self) -> dict[str, int]:
+        """The cadences by their names, for run.json."""
+        return asdict(self)
 
     def slower(self) -> Clocks:
         """The same clocks at half the cadence of the norms."""

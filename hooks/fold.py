@@ -79,6 +79,11 @@ class Fold:
         return difference if self.shift is None else difference + self.shift
 
     @property
+    def is_snapshot(self) -> bool:
+        """Whether the weights were kept before anything had happened to them."""
+        return self.base is not None and self.scale == 1.0 and self.shift is None
+
+    @property
     def decay(self) -> float:
         """The decay that was observed: 1 - scale where the rest is free of the weights."""
         return 1.0 - self.scale if self.decay_form == "decoupled" else 0.0
@@ -116,15 +121,25 @@ class Fold:
         rest = as_float(after) if shift is None else as_float(after) - shift
         return rest / self.scale if self.scale else rest
 
-    def lost(self) -> tuple[float | None, float | None]:
-        """Shares of the update's and of the decay's non-zero entries that rounding swallowed."""
+    def counts(self, after: Tensor, gradient: Tensor | None) -> Tensor:
+        """Entries that should have moved, and those of them that rounding held back.
+
+        A difference does not know what was added: there every entry with a gradient counts as
+        one that should have moved.
+
+        Args:
+            after: the weights after the step.
+            gradient: before it, the same shape.
+
+        Returns:
+            (4,) float64: lost and all entries of the update, lost and all of the decay.
+        """
+        added, added_lost = self.added, self.added_lost
         if self.base is not None:
-            return None, None
-        added, scaled = int(self.added), int(self.scaled)
-        return (
-            int(self.added_lost) / added if added else None,
-            int(self.scaled_lost) / scaled if scaled else None,
-        )
+            asked = torch.ones_like(after, dtype=torch.bool) if gradient is None else gradient != 0
+            added, added_lost = asked.sum(), ((after == self.base) & asked).sum()
+        counts = (added_lost, added, self.scaled_lost, self.scaled)
+        return torch.stack([torch.as_tensor(c, device=after.device).double() for c in counts])
 
 
 def _coarser(known: torch.dtype | None, operands: tuple[object, ...]) -> torch.dtype | None:

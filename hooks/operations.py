@@ -6,6 +6,7 @@ the optimizer, so they are widened to float32 before any arithmetic and never ke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,6 +133,18 @@ def base_name(func: OpOverload) -> str:
     return func._schema.name.removeprefix("aten::").removeprefix("_foreach_").removesuffix("_")
 
 
+def is_foreach(func: OpOverload) -> bool:
+    """Whether an operation takes lists and acts on one entry after the other."""
+    return func._schema.name.startswith("aten::_foreach_")
+
+
+def scale_operand(func: OpOverload, values: Mapping[str, Any]) -> Any:
+    """What a target is multiplied with or divided by; None for other operations."""
+    if base_name(func) not in ("mul", "div"):
+        return None
+    return _first(values, "other", "scalar", "scalars")
+
+
 def effect_of(
     func: OpOverload, values: Mapping[str, Any], target: Tensor, same: Same
 ) -> Effect | None:
@@ -139,7 +152,8 @@ def effect_of(
 
     Args:
         func: the operation.
-        values: its operands by name, of one entry where it is a `_foreach_` form.
+        values: its operands by name, of one entry where it is a `_foreach_` form; none where they
+            are not known.
         target: the tensor that is written, before the operation.
         same: whether an operand is the target itself.
 
@@ -148,8 +162,12 @@ def effect_of(
         rounding of that precision.
     """
     rule = _RULES.get(base_name(func))
-    if rule is None:
+    if rule is None or not values:
         return None
     if "out" in values and not same(values.get("self")):
         return None  # writes a function of another tensor over the weights
-    return rule(values, target, same)
+    effect = rule(values, target, same)
+    # weights times zero are gone, and with them what the step began with
+    if effect is not None and (effect.scale == 0.0 or not math.isfinite(effect.scale)):
+        return None
+    return effect

@@ -16,13 +16,6 @@ from optgeom.optim.newton_schulz import COEFFICIENT_SETS
 from optgeom.traces.schema import Cell
 from optgeom.traces.writer import TraceWriter
 
-SOURCES: Mapping[str, str] = {
-    "momentum": "state",
-    "ns_input": "tap",
-    "orthogonalized": "tap",
-}
-"""How each stage but the update is read; gradients and weights are simply there."""
-
 LIVE = ("gradient", "momentum")
 """Stages that may be the optimizer's or the loop's own tensors."""
 
@@ -101,7 +94,9 @@ def context_of(seen: Observed, stage: str, polynomial: Sequence[Sequence[float]]
     """What the metrics of one stage may know beside the matrix."""
     if stage != "update":
         status = "ok" if seen.status in ("lr_zero", "lr_absent", "unverified") else seen.status
-        return Context(stage=stage, source=SOURCES.get(stage), status=status, polynomial=polynomial)
+        return Context(
+            stage=stage, source=source_of(seen, stage), status=status, polynomial=polynomial
+        )
     return Context(
         stage=stage,
         source=seen.source,
@@ -111,17 +106,26 @@ def context_of(seen: Observed, stage: str, polynomial: Sequence[Sequence[float]]
         gradient=seen.gradient,
         noise_floor=seen.noise_floor,
         operand_dtype=seen.operand_dtype,
-        lost_update_fraction=seen.lost[0],
-        lost_decay_fraction=seen.lost[1],
+        lost_update_fraction=seen.lost_update_fraction,
+        lost_decay_fraction=seen.lost_decay_fraction,
         second_moment_steps=seen.second_moment_steps,
         polynomial=polynomial,
     )
 
 
+def source_of(seen: Observed, stage: str) -> str | None:
+    """How a stage was read; None for gradients and weights, which are simply there."""
+    if stage == "update":
+        return seen.source
+    if stage in seen.tapped:
+        return "tap"
+    return "state" if stage == "momentum" else None
+
+
 def facts(seen: Observed, stage: str) -> dict[str, Any]:
     """The fixed columns of a metrics row, beside what was measured."""
     if stage != "update":
-        return {"source": SOURCES.get(stage)}
+        return {"source": source_of(seen, stage)}
     return {
         "lr": seen.entry.lr,
         "decay": seen.decay,

@@ -7,6 +7,8 @@ the capture's own, from the training thread, in the order of the layers on every
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
+
+from optgeom.hooks.errors import WatchError
 
 TIMEOUT = timedelta(seconds=120)
 """How long a collective of the capture waits for a rank before capture stops."""
@@ -38,10 +42,12 @@ def placement_of(parameter: Tensor) -> Placement:
         return Placement("replicate")
     label = ", ".join(repr(placement) for placement in parameter.placements)
     mesh = parameter.device_mesh
-    if mesh.ndim == 1 and (parameter.placements[0] == Shard(0) or mesh.size() == 1):
+    if not is_sharded(parameter):
         return Placement(label)
-    if all(placement.is_replicate() for placement in parameter.placements):
-        return Placement(label)
+    if mesh.ndim == 1 and parameter.placements[0] == Shard(0):
+        if mesh.size() == dist.get_world_size():
+            return Placement(label)
+        label = f"{label} over {mesh.size()} of {dist.get_world_size()} ranks"
     return Placement(label, f"placement ({label}) on a {mesh.ndim}-D mesh is not captured yet")
 
 
@@ -50,30 +56,62 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-class Ranks:
-    """The ranks that share one trace; one process is the case without communication."""
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether a rank holds only a part of a parameter."""
+    return (
+        isinstance(parameter, DTensor)
+        and parameter.device_mesh.size() > 1
+        and not all(placement.is_replicate() for placement in parameter.placements)
+    )
 
-    def __init__(self, parameters: list[Tensor]) -> None:
-        """Open the capture's process group where the job is distributed.
+
+class Ranks:
+    """The ranks that share one trace; one process is the case without communication.
+
+    Attributes:
+        size: how many there are.
+        rank: which this one is.
+        connected: whether the ranks can still agree; False after a collective has failed.
+    """
+
+    def __init__(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
+        """Open the capture's process group where the job is distributed; a collective.
 
         Args:
-            parameters: of all captured layers, in the order in which every rank gathers them.
+            names: of all captured layers, in the order in which every rank gathers them.
+            parameters: the layers' own.
+
+        Raises:
+            WatchError: the ranks do not watch the same layers.
         """
         self.size = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if self.size > 1 else 0
+        self.connected = True
         self._group: dist.ProcessGroup | None = None
-        self._rows: list[list[int]] = []
+        self._rows: list[list[int]] = [[int(p.shape[0])] for p in parameters]
         if self.size == 1:
             return
         self._group = dist.new_group(backend=dist.get_backend(), timeout=TIMEOUT)
-        mine = [local(parameter).shape[0] for parameter in parameters]
-        everyone: list[list[int]] = [[] for _ in range(self.size)]
+        mine = [(n, local(p).shape[0]) for n, p in zip(names, parameters, strict=True)]
+        everyone: list[list[tuple[str, int]]] = [[] for _ in range(self.size)]
         dist.all_gather_object(everyone, mine, group=self._group)
-        self._rows = [list(rows) for rows in zip(*everyone, strict=True)]
+        for rank, theirs in enumerate(everyone):
+            if [name for name, _ in theirs] != list(names):
+                self.close()
+                raise WatchError(
+                    f"every rank must watch the same layers; rank {self.rank} watches "
+                    f"{len(mine)}, rank {rank} {len(theirs)} of another list"
+                )
+        self._rows = [[rows for _, rows in layer] for layer in zip(*everyone, strict=True)]
 
     def owner(self, index: int) -> int:
-        """The rank that measures and writes a layer, dealt round-robin."""
-        return index % self.size
+        """The rank that measures and writes a layer, dealt among those that hold rows of it."""
+        holders = [rank for rank, rows in enumerate(self._rows[index]) if rows] or [0]
+        return holders[index % len(holders)] if self.size > 1 else 0
+
+    def holders(self, parameter: Tensor) -> int:
+        """How many ranks take part in gathering a parameter."""
+        return self.size if self._group is not None and is_sharded(parameter) else 1
 
     def share(self, value: Any) -> Any:
         """What rank 0 holds, on every rank."""
@@ -83,13 +121,21 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
-    def agree(self, values: list[float], device: torch.device) -> list[float]:
+    def agree(self, values: Sequence[float], device: torch.device) -> list[float]:
         """The largest of each value over all ranks; the values themselves in one process."""
         if self._group is None:
-            return values
+            return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._group)
+        with self._talking():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._group)
         return [float(value) for value in tensor]
+
+    def total(self, counts: Tensor, parameter: Tensor) -> Tensor:
+        """The sum over the shards of a parameter; `counts` itself where nothing is sharded."""
+        if self._group is not None and is_sharded(parameter):
+            with self._talking():
+                dist.all_reduce(counts, op=dist.ReduceOp.SUM, group=self._group)
+        return counts
 
     def gather(self, index: int, shard: Tensor, parameter: Tensor) -> Tensor:
         """The whole tensor of which every rank holds rows.
@@ -102,16 +148,23 @@ class Ranks:
         Returns:
             A tensor of the parameter's global shape; `shard` itself where nothing is sharded.
         """
-        if self._group is None or not isinstance(parameter, DTensor):
-            return shard
-        if all(placement.is_replicate() for placement in parameter.placements):
+        if self._group is None or not is_sharded(parameter):
             return shard
         rows = self._rows[index]
         padded = shard.new_zeros((max(rows), *shard.shape[1:]))
         padded[: shard.shape[0]] = shard
         parts = [torch.empty_like(padded) for _ in rows]
-        dist.all_gather(parts, padded, group=self._group)
+        with self._talking():
+            dist.all_gather(parts, padded, group=self._group)
         return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self.connected = False
+            raise
 
     def close(self) -> None:
         """Give the process group back."""

@@ -43,12 +43,15 @@ class Attachment:
 
         @functools.wraps(getattr(inner, "__func__", inner))
         def step(instance: Any, *args: Any, **kwargs: Any) -> Any:
+            if instance is not attachment._optimizer:
+                return type(instance).step(instance, *args, **kwargs)  # a copy took it along
             listening = attachment._listener
-            if listening is None or instance is not attachment._optimizer:
+            if listening is None:
                 return inner(*args, **kwargs)
             args, kwargs = attachment._without_mode(args, kwargs)
             return listening.run(instance, lambda: inner(*args, **kwargs))
 
+        step.__dict__["_attachment"] = self
         self._wrapped = MethodType(step, optimizer)
         optimizer.step = self._wrapped
 
@@ -78,7 +81,16 @@ class Attachment:
         self._listener = None
         if self._optimizer.__dict__.get("step") is not self._wrapped:
             return
-        if self._own is None:
+        before = self._own
+        while (beneath := _attachment_of(before)) is not None and beneath._listener is None:
+            before = beneath._own
+        if before is None:
             del self._optimizer.step
         else:
-            self._optimizer.step = self._own
+            self._optimizer.step = before
+
+
+def _attachment_of(step: Any) -> Attachment | None:
+    """The attachment that made a wrapped step, if one did."""
+    found = getattr(getattr(step, "__func__", None), "_attachment", None)
+    return found if isinstance(found, Attachment) and found._wrapped is step else None

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optgeom.hooks.errors import WatchError
-from optgeom.hooks.observe import STAGES
+from optgeom.hooks.mode import OnError, taken_off
+from optgeom.hooks.observe import TAPPED
 from optgeom.hooks.reading import Reading
 
-_listening: list[Reading] = []
+_listening: list[tuple[Reading, OnError]] = []
 
 
 def tap(parameter: Tensor, stage: str, tensor: Tensor) -> None:
@@ -20,28 +22,45 @@ def tap(parameter: Tensor, stage: str, tensor: Tensor) -> None:
 
     Args:
         parameter: whose update is being made.
-        stage: "ns_input" (what enters the orthogonalization) or "orthogonalized" (what leaves it,
-            before any shape factor), or another stage of a trace.
+        stage: "ns_input" (what enters the orthogonalization), "orthogonalized" (what leaves it,
+            before any shape factor) or "momentum" (the buffer after this step's gradient).
         tensor: of the parameter's global shape, any float dtype; copied, never kept.
 
     Raises:
         WatchError: there is no such stage.
     """
-    if stage not in STAGES:
-        raise WatchError(f"stage must be one of {', '.join(STAGES)}, got {stage!r}")
-    for reading in _listening:
-        reading.tap(parameter, stage, tensor)
+    if stage not in TAPPED:
+        raise WatchError(f"stage must be one of {', '.join(TAPPED)}, got {stage!r}")
+    for reading, on_error in _listening:
+        _hand_over(reading, on_error, parameter, stage, tensor)
+
+
+def _hand_over(
+    reading: Reading, on_error: OnError, parameter: Tensor, stage: str, tensor: Tensor
+) -> None:
+    try:
+        with taken_off(), torch.no_grad():
+            reading.tap(parameter, stage, tensor)
+    except Exception as error:  # noqa: BLE001 -- this is called from inside the optimizer's step
+        on_error(error)
 
 
 @contextmanager
-def listening(reading: Reading, optimizer: Any) -> Iterator[None]:
-    """Take what `tap` and an optimizer's own `stage_observer` hand over, until the block ends."""
-    _listening.append(reading)
+def listening(reading: Reading, optimizer: Any, on_error: OnError) -> Iterator[None]:
+    """Take what `tap` and an optimizer's own `stage_observer` hand over, until the block ends.
+
+    Args:
+        reading: that keeps copies of it.
+        optimizer: whose `stage_observer`, if it has one, is set meanwhile.
+        on_error: called if a copy cannot be made.
+    """
+    entry = (reading, on_error)
+    _listening.append(entry)
     observed = hasattr(optimizer, "stage_observer")
     before = optimizer.stage_observer if observed else None
 
     def observe(parameter: Tensor, stage: str, tensor: Tensor) -> None:
-        reading.tap(parameter, stage, tensor)
+        _hand_over(reading, on_error, parameter, stage, tensor)
         if before is not None:
             before(parameter, stage, tensor)
 
@@ -52,4 +71,4 @@ def listening(reading: Reading, optimizer: Any) -> Iterator[None]:
     finally:
         if observed:
             optimizer.stage_observer = before
-        _listening.remove(reading)
+        _listening.remove(entry)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import PurePath
 from typing import Any
 
 from torch import nn
@@ -15,7 +16,6 @@ from optgeom.hooks.manifest import names_of, run_info
 from optgeom.hooks.observe import STAGES
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
-from optgeom.traces.errors import TraceError
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter
 
@@ -23,7 +23,7 @@ from optgeom.traces.writer import TraceWriter
 def watch(
     model: nn.Module,
     optimizer: Any,
-    out: str,
+    out: str | os.PathLike[str],
     *,
     every: int = 50,
     spectra_every: int | None = None,
@@ -72,27 +72,24 @@ def watch(
         TraceExists: `out` holds a trace and `start_step` is None.
     """
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-    _check(model, optimizers, stages, budget)
+    _check(model, optimizers, stages, budget, start_step)
     clocks = Clocks.of(every, spectra_every, updates_every, burst)
     captured, decisions = select(model, optimizers, layers)
-    ranks = Ranks([layer.parameter for layer in captured])
-    capture = {
-        "every": clocks.every,
-        "spectra_every": clocks.spectra_every,
-        "updates_every": clocks.updates_every,
-        "burst": clocks.burst,
-        "stages": list(stages),
-        "budget": budget,
-    }
+    capture = {**clocks.settings(), "stages": list(stages), "budget": budget}
+    ranks = Ranks([layer.name for layer in captured], [layer.parameter for layer in captured])
     info = run_info(
-        run or PurePosixPath(str(out)).name,
+        run or PurePath(out).name,
         captured,
         optimizers,
         capture=capture,
         config=config or {},
         world_size=ranks.size,
     )
-    writer = _open(out, info, ranks, start_step)
+    try:
+        writer = _open(out, info, ranks, start_step)
+    except BaseException:
+        ranks.close()
+        raise
     return Recorder(
         optimizers,
         captured,
@@ -101,6 +98,7 @@ def watch(
         ranks,
         clocks=clocks,
         budget=budget,
+        settings=capture,
         stages=tuple(stage for stage in STAGES if stage in stages),
         optimizer_names=names_of(optimizers),
         start_step=start_step or 0,
@@ -108,26 +106,29 @@ def watch(
     )
 
 
-def _open(out: str, info: RunInfo, ranks: Ranks, start_step: int | None) -> TraceWriter:
+def _open(
+    out: str | os.PathLike[str], info: RunInfo, ranks: Ranks, start_step: int | None
+) -> TraceWriter:
     """Rank 0 makes the trace, or fails for all; then the others add their parts to it."""
-    writer, refusal = None, None
+    writer: TraceWriter | None = None
+    refusal: Exception | None = None
     if ranks.rank == 0:
         try:
             writer = TraceWriter(out, info, start_step=start_step)
-        except TraceError as error:
+        except Exception as error:  # noqa: BLE001 -- the other ranks wait for the answer
             refusal = error
-    attempt, reason = ranks.share(
-        (writer.attempt if writer is not None else None, None if refusal is None else str(refusal))
-    )
-    if refusal is not None:
-        raise refusal
-    if reason is not None:
-        raise TraceError(reason)
+    attempt, refused = ranks.share((writer.attempt if writer is not None else None, refusal))
+    if refused is not None:
+        raise refused
     return writer or TraceWriter(out, info, rank=ranks.rank, start_step=start_step, attempt=attempt)
 
 
 def _check(
-    model: object, optimizers: Sequence[object], stages: Sequence[str], budget: float | None
+    model: object,
+    optimizers: Sequence[object],
+    stages: Sequence[str],
+    budget: float | None,
+    start_step: int | None,
 ) -> None:
     if not isinstance(model, nn.Module):
         raise WatchError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -139,6 +140,13 @@ def _check(
                 f"an optimizer needs param_groups, {type(optimizer).__name__} has none: give it "
                 "one, or pass the optimizer that it wraps"
             )
+        if not hasattr(optimizer, "__dict__"):
+            raise WatchError(
+                f"{type(optimizer).__name__} has no room for a wrapped step (__slots__): "
+                "use rec.applying() around a small object that holds its param_groups"
+            )
+    if len({id(optimizer) for optimizer in optimizers}) < len(optimizers):
+        raise WatchError("each optimizer is watched once, got one of them twice")
     if isinstance(stages, str) or not stages:
         raise WatchError(f'stages takes a tuple of names such as ("update",), got {stages!r}')
     unknown = [stage for stage in stages if stage not in STAGES]
@@ -146,3 +154,7 @@ def _check(
         raise WatchError(f"stages must be among {', '.join(STAGES)}, got {unknown[0]!r}")
     if budget is not None and not 0.0 < budget < 1.0:
         raise WatchError(f"budget must be a share between 0 and 1, or None, got {budget!r}")
+    if start_step is not None and (
+        isinstance(start_step, bool) or not isinstance(start_step, int) or start_step < 0
+    ):
+        raise WatchError(f"start_step must be an integer of at least 0, got {start_step!r}")
