@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,21 +78,30 @@ def make_server(runs_path: str | Path, *, host: str = "127.0.0.1", port: int = 8
     if not 0 <= port <= 65535:
         raise DashboardError(f"a port lies between 0 (any free one) and 65535; got {port}")
     app = create_app(runs_path)
+    return waitress.create_server(
+        guarded(app.server.wsgi_app, policy(app)),
+        sockets=[_listening(host, port)],
+        threads=THREADS,
+        ident="optgeom",
+        clear_untrusted_proxy_headers=True,
+    )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket bound to one loopback address, or say why there is none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return waitress.create_server(
-            guarded(app.server.wsgi_app, policy(app)),
-            host=host,
-            port=port,
-            threads=THREADS,
-            ident="optgeom",
-            clear_untrusted_proxy_headers=True,
-        )
+        bound.bind(("127.0.0.1" if host == "localhost" else host, port))
     except OSError as error:
+        bound.close()
         if error.errno == errno.EADDRINUSE:
             raise DashboardError(
                 f"port {port} is taken: choose another one, or 0 for any free one"
             ) from error
         raise DashboardError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return bound
 
 
 def address_of(host: str, port: int) -> str:
