@@ -38,17 +38,17 @@ class Place:
             f"{self.shown.rstrip('/')}/{path}", self.filesystem, f"{self.root.rstrip('/')}/{path}"
         )
 
-    def entries(self, *, recursive: bool = True) -> dict[str, Entry]:
-        """The files below this folder, hidden ones too, by relative path."""
+    def entries(self, folder: str = "", *, recursive: bool = True) -> dict[str, Entry]:
+        """The files in a folder of this one, hidden ones too, by path relative to this one."""
         return {
             self._relative(one.path): Entry(one.size or 0, one.mtime_ns or 0)
-            for one in self._infos(recursive=recursive)
+            for one in self._infos(folder, recursive=recursive)
             if one.type == fs.FileType.File
         }
 
     def folders(self) -> list[str]:
         """The names of the folders in this one, sorted."""
-        found = self._infos(recursive=False)
+        found = self._infos("", recursive=False)
         return sorted(one.base_name for one in found if one.type == fs.FileType.Directory)
 
     def is_folder(self) -> bool:
@@ -76,8 +76,9 @@ class Place:
         """How a file is called in errors."""
         return f"{self.shown.rstrip('/')}/{path}"
 
-    def _infos(self, *, recursive: bool) -> list[fs.FileInfo]:
-        selector = fs.FileSelector(self.root, recursive=recursive, allow_not_found=True)
+    def _infos(self, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
+        path = f"{self.root}/{folder}" if folder else self.root
+        selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
         found: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
         return found
 

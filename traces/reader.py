@@ -134,12 +134,8 @@ class TraceFiles:
 
     def derived_names(self) -> list[str]:
         """The names of the later analyses that are there, sorted."""
-        found = {
-            path.split("/")[1]
-            for path in self.entries
-            if path.startswith(f"{DERIVED}/") and path.count("/") == 2
-        }
-        return sorted(found)
+        paths = [path.split("/") for path in self.entries]
+        return sorted({path[1] for path in paths if path[0] == DERIVED and len(path) == 3})
 
     def folder_entries(self, folder: str) -> dict[str, Entry]:
         """The files of one table's folder, by name."""
@@ -187,7 +183,8 @@ class TraceFiles:
         return pa.schema(list(fields.values()))
 
     def _find_newest(self) -> Newest | None:
-        names = [parse_name(path.rpartition("/")[2]) for path in self._records()]
+        files = [path.split("/") for path in self.entries]
+        names = [parse_name(path[-1]) for path in files if path[0] in TABLES]
         if len({name.attempt for name in names if name is not None}) < 2:
             return None
         columns = [
@@ -199,14 +196,11 @@ class TraceFiles:
         attempts = np.concatenate([one for _, one in columns]).astype(np.int64)
         return Newest.of(steps, attempts)
 
-    def _records(self) -> list[str]:
-        return [path for path in self.entries if path.partition("/")[0] in TABLES]
-
     def _list(self) -> dict[str, Entry]:
-        entries = self.place.entries()
+        entries = trace_entries(self.place)
         for _ in range(_TRIES):
             # a listing is not atomic: one made while a stream was sealed may show neither file
-            again = self.place.entries()
+            again = trace_entries(self.place)
             same = again.keys() == entries.keys()
             entries = again
             if same or self.closed:
@@ -227,6 +221,18 @@ class TraceFiles:
             if path != RUN_FILE:
                 digest.update(f"\n{path} {entry.size}".encode())
         return digest.hexdigest()
+
+
+def trace_entries(place: Place) -> dict[str, Entry]:
+    """The files of a trace by relative path; other people's files beside it are not looked at."""
+    entries = {
+        path: entry
+        for path, entry in place.entries(recursive=False).items()
+        if path == RUN_FILE or path.startswith(TEMPORARY)
+    }
+    for folder in (*TABLES, DERIVED):
+        entries |= place.entries(folder)
+    return entries
 
 
 def _scalars_of(table: PartTable) -> pa.Table:

@@ -13,7 +13,7 @@ from optgeom.traces.errors import DamagedTrace, TraceError
 from optgeom.traces.info import RUN_FILE
 from optgeom.traces.names import TEMPORARY, PartName, parse_name
 from optgeom.traces.place import Place, find
-from optgeom.traces.reader import DERIVED
+from optgeom.traces.reader import DERIVED, trace_entries
 from optgeom.traces.schema import TABLES
 from optgeom.traces.segment import open_segment, read_groups
 from optgeom.traces.trace import Trace, open_trace
@@ -70,7 +70,7 @@ def verify(
         trace = open_trace(path)
     except DamagedTrace as error:
         findings.append(Finding(RUN_FILE, True, str(error)))
-    entries = place.entries()
+    entries = trace_entries(place)
     parts = {file: name for file in entries if (name := _part(file)) is not None}
     sealed = {(_folder(file), name.slot) for file, name in parts.items() if name.digest}
     rows = 0

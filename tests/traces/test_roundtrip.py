@@ -54,7 +54,7 @@ rows = st.builds(
 cells = st.tuples(st.integers(0, 2**40), st.sampled_from(NAMES), st.sampled_from(STAGES))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     records=st.dictionaries(cells, rows, max_size=12),
     flushes=st.sets(st.integers(0, 12)),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -294,6 +295,46 @@ class TestLive:
                 path.write_bytes(path.read_bytes()[:-1] + b"x")
             trace.refresh()
             assert trace.steps().tolist() == [0, 1]
+
+    def test_no_row_is_missed_or_doubled_while_streams_are_sealed(
+        self, tmp_path: Path, info: RunInfo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sink, "SEAL_ROWS", 7)
+        writer = TraceWriter(tmp_path, info, flush_every=0.0)
+        trace, seen = open_trace(tmp_path), 0
+        for step in range(600):
+            writer.scalar(step, "loss", float(step))
+            if step % 5 == 0:
+                trace.refresh()
+                steps = trace.scalars("loss").column("step").to_pylist()
+                assert steps == [*range(len(steps))]
+                assert len(steps) >= seen
+                seen = len(steps)
+        writer.close()
+        assert writer.failure is None
+        trace.refresh()
+        assert trace.scalars("loss").num_rows == 600
+        assert len(list((tmp_path / "scalars").iterdir())) > 10
+
+    def test_a_run_that_has_been_still_for_long_is_not_live(
+        self, tmp_path: Path, info: RunInfo
+    ) -> None:
+        with TraceWriter(tmp_path, info):
+            trace = open_trace(tmp_path)
+            assert trace.is_live
+            os.utime(tmp_path / "run.json", (1e9, 1e9))
+            trace.refresh()
+            assert not trace.is_live
+            assert not trace.closed
+
+    def test_other_files_beside_a_trace_are_not_its_own(self, trace_path: Path) -> None:
+        trace = open_trace(trace_path)
+        size = trace.size_bytes
+        (trace_path / "checkpoints").mkdir()
+        (trace_path / "checkpoints" / "a0000-r00000-s000000.parquet").write_text("not ours")
+        (trace_path / "model.pt").write_text("weights")
+        assert not trace.refresh()
+        assert trace.size_bytes == size
 
     def test_a_stream_that_was_sealed_is_not_read_twice(
         self, tmp_path: Path, info: RunInfo, record: Record, monkeypatch: pytest.MonkeyPatch

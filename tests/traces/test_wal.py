@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optgeom.traces.errors import DamagedTrace
@@ -44,6 +44,7 @@ def test_any_arrow_reads_it(stream: tuple[bytes, bytes, pa.Table]) -> None:
     assert pa.ipc.open_stream(data).read_all().equals(rows)
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0, 10_000), cut_sums=st.integers(0, 200))
 def test_any_truncation_yields_a_prefix_of_rows(
     stream: tuple[bytes, bytes, pa.Table], cut: int, cut_sums: int
@@ -56,6 +57,7 @@ def test_any_truncation_yields_a_prefix_of_rows(
         assert found.num_rows == rows.num_rows
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=6))
 def test_following_a_growing_stream_yields_each_row_once(
     stream: tuple[bytes, bytes, pa.Table], cuts: list[int]
@@ -68,6 +70,7 @@ def test_following_a_growing_stream_yields_each_row_once(
     assert table(found).equals(rows)
 
 
+@settings(deadline=None)
 @given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_found(
     stream: tuple[bytes, bytes, pa.Table], at: float, bit: int
