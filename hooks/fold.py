@@ -12,8 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from optgeom.geometry.floor import units_in_last_place
 from optgeom.hooks.layers import as_float
 from optgeom.hooks.operations import Effect
+
+SMALL_ULP = 16.0
+"""An ulp this many times below what a step moves holds back no more than a few percent of it."""
 
 DecayForm = Literal["none", "decoupled", "in_gradient", "in_direction", "unknown"]
 Origin = Literal["in_gradient", "in_direction"]
@@ -124,9 +128,6 @@ class Fold:
     def counts(self, after: Tensor, gradient: Tensor | None) -> Tensor:
         """Entries that should have moved, and those of them that rounding held back.
 
-        A difference does not know what was added: there every entry with a gradient counts as
-        one that should have moved.
-
         Args:
             after: the weights after the step.
             gradient: before it, the same shape.
@@ -135,11 +136,25 @@ class Fold:
             (4,) float64: lost and all entries of the update, lost and all of the decay.
         """
         added, added_lost = self.added, self.added_lost
-        if self.base is not None:
-            asked = torch.ones_like(after, dtype=torch.bool) if gradient is None else gradient != 0
-            added, added_lost = asked.sum(), ((after == self.base) & asked).sum()
+        if self.base is not None and self.shift is None:
+            added, added_lost = _held_back(self.base, after, gradient)
         counts = (added_lost, added, self.scaled_lost, self.scaled)
         return torch.stack([torch.as_tensor(c, device=after.device).double() for c in counts])
+
+
+def _held_back(before: Tensor, after: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    """How many entries should have moved, and how many rounding held back, from a difference.
+
+    A difference does not know what was added. An entry with a gradient that stayed counts as
+    held back where its ulp is not small against what the others moved by; else nothing was added.
+    """
+    asked = torch.ones_like(after, dtype=torch.bool) if gradient is None else gradient != 0
+    stayed = (after == before) & asked
+    moved = as_float(after) - as_float(before)
+    typical = moved.square().sum() / (moved != 0).sum().clamp_min(1)
+    coarse = units_in_last_place(before).square() * SMALL_ULP**2 >= typical
+    held = stayed & coarse
+    return asked.sum() - (stayed & ~coarse).sum(), held.sum()
 
 
 def _coarser(known: torch.dtype | None, operands: tuple[object, ...]) -> torch.dtype | None:

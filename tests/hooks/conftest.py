@@ -72,7 +72,8 @@ def watched(tmp_path: Path) -> Iterator[Callable[..., optgeom.hooks.Recorder]]:
     recorders = []
 
     def make(model: nn.Module, optimizer: Any, **settings: Any) -> optgeom.hooks.Recorder:
-        settings = {"every": 1, "updates_every": 1, "budget": None} | settings
+        settings = {"every": 1, "budget": None} | settings
+        settings = {"updates_every": settings["every"]} | settings
         out = settings.pop("out", tmp_path / "trace")
         recorders.append(watch(model, optimizer, out, **settings))
         return recorders[-1]

@@ -95,7 +95,7 @@ def test_a_difference_that_moves_most_entries_has_a_noise_floor(
     bag, train, watched, opened
 ) -> None:
     model = bag(BF16, SHAPES)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.5, fused=True)
     row, _, before, _ = record(model, optimizer, train, watched, opened)
     ulp = 2.0 ** torch.floor(torch.log2(before.float().abs())) * torch.finfo(BF16).eps
     noise = ulp.square().mean().sqrt().item() * (24**0.5 + 16**0.5) / (12**0.5 * 0.5)
