@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
@@ -21,16 +21,18 @@ from rich.table import Table
 import optgeom
 from optgeom.traces.errors import OptgeomError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "make": ("demo", "train"),
     "look": ("dashboard", "report"),
     "ask": ("analyze",),
     "keep": ("trace",),
 }
-DEMO_METRICS = ("neuron_norm_cv", "condition_number", "update_rms")
+DEMO_ROWS = (
+    ("update", "neuron_norm_cv"),
+    ("update", "condition_number"),
+    ("momentum", "condition_number"),
+    ("update", "update_rms"),
+)
 """What the demo's table compares, by kind of layer."""
 
 
@@ -251,44 +253,43 @@ def demo_tables(traces: optgeom.Traces, steps: int) -> list[Table]:
         traces: the runs, in the order in which they are shown.
         steps: of each run; the medians are over the captures of the second half.
     """
+    from optgeom.figures.formats import number
+    from optgeom.geometry.catalogue import METRICS
     from optgeom.geometry.compare import by_kind
 
-    late = range(steps // 2, steps)
-    update = by_kind(traces, metrics=DEMO_METRICS, stage="update", steps=late)
-    momentum = by_kind(traces, metrics=("condition_number",), stage="momentum", steps=late)
     runs = list(traces)
-    columns = [(name, _pivot(update, name)) for name in DEMO_METRICS]
-    columns.insert(2, ("momentum condition_number", _pivot(momentum, "condition_number")))
-    main = Table(title=f"Median over layers and captures from step {steps // 2} on")
-    main.add_column("kind")
-    for name, _ in columns:
-        for run in runs:
-            main.add_column(f"{name}\n{run}", justify="right")
-    kinds = list(dict.fromkeys(update["kind"].to_pylist()))
-    for kind in kinds:
-        cells = [values.get((kind, run)) for _, values in columns for run in runs]
-        main.add_row(kind, *("-" if cell is None else f"{cell:.3g}" for cell in cells))
-    losses = Table("run", "last loss", "capture share of the run", box=None)
+    main = Table(
+        "",
+        "kind of layer",
+        title=f"Medians over layers and captures from step {steps // 2} on",
+        caption="hidden matrices; the head is trained by AdamW in every run",
+    )
+    for run in runs:
+        main.add_column(run, justify="right")
+    for stage, metric in DEMO_ROWS:
+        table = by_kind(traces, metrics=(metric,), stage=stage, steps=range(steps // 2, steps))
+        medians = {(row["kind"], row["run"]): row["median"] for row in table.to_pylist()}
+        title = f"{METRICS[metric].title}, {stage}"
+        for kind in dict.fromkeys(kind for kind, _ in medians if kind != "head"):
+            cells = [medians.get((kind, run)) for run in runs]
+            main.add_row(title, kind, *("-" if cell is None else number(cell) for cell in cells))
+            title = ""
+        main.add_section()
+    losses = Table("run", "training loss", "held-out loss", "capture, share of the run", box=None)
     for run in runs:
         losses.add_row(run, *_ending(traces[run]))
     return [main, losses]
 
 
-def _pivot(table: pa.Table, metric: str) -> dict[tuple[str, str], float]:
-    return {
-        (row["kind"], row["run"]): row["median"]
-        for row in table.to_pylist()
-        if row["metric"] == metric
-    }
+def _ending(opened: optgeom.Trace) -> tuple[str, str, str]:
+    def values(name: str) -> list[float]:
+        return [float(value) for value in opened.scalars(name)["value"].to_pylist()]
 
-
-def _ending(opened: optgeom.Trace) -> tuple[str, str]:
-    losses = opened.scalars("loss")["value"].to_pylist()
-    captures = opened.scalars("capture_seconds")["value"].to_pylist()
-    steps = opened.scalars("step_seconds")["value"].to_pylist()
-    total = (steps[-1] if steps else 0.0) * ((opened.last_step or 0) + 1)
-    share = f"{sum(captures) / total:.1%}" if total else "-"
-    return (f"{losses[-1]:.3f}" if losses else "-"), share
+    total = sum(values("step_seconds"))
+    share = sum(values("capture_seconds")) / total if total else None
+    last = [values(name)[-1:] for name in ("loss", "eval_loss")]
+    training, held_out = (f"{found[0]:.3f}" if found else "-" for found in last)
+    return training, held_out, "-" if share is None else f"{share:.1%}"
 
 
 def main() -> None:
