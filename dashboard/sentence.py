@@ -65,9 +65,9 @@ def sentence(
         return Sentence("missing", f"{_capital(what)} was not captured {when} in {_join(absent)}.")
     if b is None:
         spreads = f"{at}{a.run} spreads {what} over its neurons"
-        return Sentence("alone", f"{spreads} with a CV of {short(a.cv)}.")
+        return Sentence("alone", f"{spreads} with a CV of\N{NO-BREAK SPACE}{short(a.cv)}.")
     mine, other = _pair(a, b)
-    shown = f"(CV {short(mine)} against {short(other)})"
+    shown = f"(CV\N{NO-BREAK SPACE}{short(mine)} against {short(other)})"
     low, high = min(mine, other), max(mine, other)
     if high == 0 or (low > 0 and high / low <= CLEAR):
         text = f"{at}there is no clear difference in how evenly {b.run} and {a.run} spread {what}"

@@ -202,7 +202,7 @@ def _line(
         text=[number(v) for v in curve.values],
         hovertemplate=f"{name} %{{text}}<extra></extra>",
         line={
-            "color": theme.reference if exact else theme.run(curve.slot),
+            "color": theme.text if exact else theme.run(curve.slot),
             "width": width,
             "dash": dash,
         },

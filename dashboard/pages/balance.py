@@ -170,7 +170,7 @@ def norms_figure(runs: Runs, view: View, scheme: ThemeName) -> tuple[go.Figure, 
     step = shown_step(view, traces)
     what = sorted_norms.info(traces, view.layer, step=step, stage=view.stage, slots=runs.slots())
     late = {curve.run: curve.step for curve in what.curves}
-    return sorted_norms.plot(what, theme=theme_of(scheme)), earlier(late, step)
+    return sorted_norms.plot(what, theme=theme_of(scheme)), notes(view.runs, late, step)
 
 
 def spectrum_figure(runs: Runs, view: View, scheme: ThemeName) -> tuple[go.Figure, str]:
@@ -181,14 +181,25 @@ def spectrum_figure(runs: Runs, view: View, scheme: ThemeName) -> tuple[go.Figur
     step = shown_step(view, traces)
     what = spectra.info(traces, view.layer, step=step, stage=view.stage, slots=runs.slots())
     late = {curve.run: curve.step for curve in what.curves if curve.stage == view.stage}
-    return spectra.plot(what, theme=theme_of(scheme)), earlier(late, step)
+    return spectra.plot(what, theme=theme_of(scheme)), notes(view.runs, late, step)
 
 
-def earlier(captured: dict[str, int], step: int | None) -> str:
-    """Say which runs are shown from an earlier capture: ``Muon: step 390``."""
-    return " \N{MIDDLE DOT} ".join(
-        f"{run_short(run)}: step {whole(at)}" for run, at in captured.items() if at != step
-    )
+def notes(runs: Sequence[str], captured: dict[str, int], step: int | None) -> str:
+    """Say which runs are shown from an earlier capture, and which not at all.
+
+    >>> notes(("muon", "normuon", "adamw"), {"muon": 390, "normuon": 400}, 400)
+    'Muon: step 390 · AdamW: not captured'
+    """
+    if not captured:
+        return ""
+    said = [
+        f"{run_short(run)}: step {whole(captured[run])}"
+        if run in captured
+        else f"{run_short(run)}: not captured"
+        for run in runs
+        if captured.get(run) != step
+    ]
+    return " \N{MIDDLE DOT} ".join(said)
 
 
 def _blank(scheme: ThemeName) -> go.Figure:

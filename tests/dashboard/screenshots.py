@@ -55,8 +55,12 @@ def chromium() -> Iterator[Browser]:
 
 def settle(page: Page) -> None:
     """Wait until the figures of the shown page are drawn and nothing is being loaded."""
-    graph = "#loss" if "/runs" in page.url else "#spectrum"
-    page.wait_for_selector(f"{graph} .main-svg", state="visible")
+    for graph in ("#loss",) if "/runs" in page.url else ("#norms", "#spectrum"):
+        page.wait_for_selector(f"{graph} .main-svg .xaxislayer-above", state="attached")
+        page.wait_for_function(
+            "(graph) => document.querySelector(`${graph} .js-plotly-plot`)?.data?.length > 0",
+            arg=graph,
+        )
     page.wait_for_function("() => !document.querySelector('[data-dash-is-loading=\"true\"]')")
     page.wait_for_timeout(400)
 

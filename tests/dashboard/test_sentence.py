@@ -39,7 +39,7 @@ def test_not_captured_names_the_run() -> None:
 
 def test_one_run_alone() -> None:
     said = sentence(Side("Muon", 0.43), None, layer=LAYER, step=1240)
-    assert said.text == (
+    assert said.text.replace("\N{NO-BREAK SPACE}", " ") == (
         "At step 1,240 Muon spreads mlp.up of block 3 over its neurons with a CV of 0.43."
     )
 
