@@ -92,11 +92,12 @@ def chosen(index: int, capture: int, thinning: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one step captures, and of which layers (by index)."""
+    """What one step captures, of which layers (by index), and how many it leaves out."""
 
     norms: frozenset[int]
     spectra: frozenset[int]
     updates: frozenset[int]
+    left_out: int = 0
 
     @property
     def layers(self) -> frozenset[int]:
@@ -120,14 +121,17 @@ def plan(clocks: Clocks, step: int, layers: int, thinning: int, *, whole: bool) 
     if not clocks.norms(step):
         return None
 
-    def of(due: bool, every: int) -> frozenset[int]:
-        if not due:
-            return frozenset()
-        return frozenset(i for i in everything if chosen(i, step // every, thinning))
-
-    spectra = of(clocks.spectra(step), clocks.spectra_every)
-    updates = of(clocks.updates(step), max(clocks.updates_every, 1))
-    return Plan(everything, spectra, updates)
+    due = (
+        everything if clocks.spectra(step) else frozenset(),
+        everything if clocks.updates(step) else frozenset(),
+    )
+    captures = step // clocks.spectra_every, step // max(clocks.updates_every, 1)
+    spectra, updates = (
+        frozenset(i for i in those if chosen(i, capture, thinning))
+        for those, capture in zip(due, captures, strict=True)
+    )
+    left_out = sum(map(len, due)) - len(spectra) - len(updates)
+    return Plan(everything, spectra, updates, left_out)
 
 
 @dataclass(slots=True)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.nn.parameter import is_lazy
 
 from optgeom.hooks.errors import WatchError
-from optgeom.hooks.names import block_of, clean, kind_of
+from optgeom.hooks.names import KINDS, block_of, clean, escape, kind_of
 from optgeom.hooks.sharding import placement_of
+
+NOT_NAMED = "layers= does not name it"
+NO_MATRIX = "not a matrix"
+LAZY = "lazy and without a shape yet: watch after the first forward pass"
 
 View = Literal["as_is", "transposed", "flattened"]
 LayerFilter = str | Sequence[str] | Callable[[str, nn.Parameter], bool] | None
@@ -63,20 +68,21 @@ def _view_of(module: nn.Module, parameter: Tensor) -> tuple[View, tuple[int, int
     return None
 
 
-def _wanted(layers: LayerFilter) -> Callable[[str, nn.Parameter], bool] | None:
-    if layers is None:
-        return None
-    if callable(layers):
-        return layers
+def _matches(pattern: str, name: str, kind: str) -> bool:
+    """Whether one entry of a filter, a kind or a regular expression, means a layer."""
+    return kind == pattern if pattern in KINDS else re.search(pattern, name) is not None
+
+
+def _patterns(layers: str | Sequence[str]) -> list[str]:
     patterns = [layers] if isinstance(layers, str) else list(layers)
-    try:
-        compiled = [re.compile(pattern) for pattern in patterns]
-    except re.error as error:
-        raise WatchError(
-            f"layers takes regular expressions or kinds of layer, got {layers!r}: {error}"
-        ) from error
-    kinds = set(patterns)
-    return lambda name, _: kind_of(name) in kinds or any(p.search(name) for p in compiled)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise WatchError(
+                f"layers takes regular expressions or kinds of layer, got {pattern!r}: {error}"
+            ) from error
+    return patterns
 
 
 def _places(optimizers: Sequence[Any]) -> dict[int, tuple[int, int, Mapping[str, Any]]]:
@@ -107,9 +113,59 @@ def select(
         The captured layers in the model's order, and one decision per parameter.
 
     Raises:
-        WatchError: nothing is left to capture, or a pattern is no regular expression.
+        WatchError: nothing is left to capture, a pattern matches nothing, or it is no regular
+            expression.
     """
-    places, wanted = _places(optimizers), _wanted(layers)
+    places = _places(optimizers)
+    patterns = None if layers is None or callable(layers) else _patterns(layers)
+    unused = set(patterns or ())
+    captured: list[Layer] = []
+    decisions: list[Decision] = []
+    for seen in _seen(model):
+        reason = _why_not(seen, id(seen.parameter) in places)
+        if reason is None and patterns is not None:
+            means = {p for p in patterns if _matches(p, seen.name, seen.kind)}
+            unused -= means
+            reason = None if means else NOT_NAMED
+        elif reason is None and callable(layers):
+            reason = None if layers(seen.name, seen.parameter) else NOT_NAMED
+        elif reason is None and seen.kind == "embedding":
+            reason = "embeddings are off by default: name it in layers="
+        shape = tuple(seen.parameter.shape) if reason != LAZY else ()
+        if reason is not None or seen.view is None:
+            decisions.append(Decision(seen.name, shape, False, reason or NO_MATRIX))
+            continue
+        optimizer, group, settings = places[id(seen.parameter)]
+        captured.append(
+            Layer(
+                name=seen.name,
+                kind=seen.kind,
+                block=block_of(seen.name),
+                parameter=seen.parameter,
+                shape=seen.view[1],
+                view=seen.view[0],
+                optimizer=optimizer,
+                group=group,
+                algorithm=settings.get("algorithm"),
+                placement=placement_of(seen.parameter).label,
+            )
+        )
+        decisions.append(Decision(seen.name, shape, True, f"{seen.kind}, {seen.view[0]}"))
+    if unused or not captured:
+        raise WatchError(_nothing(sorted(unused), decisions))
+    return tuple(captured), tuple(decisions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    name: str
+    kind: str
+    parameter: nn.Parameter
+    view: tuple[View, tuple[int, int]] | None
+
+
+def _seen(model: nn.Module) -> Iterator[_Seen]:
+    """Every parameter once, by a cleaned name that no other has."""
     modules = dict(model.named_modules(remove_duplicate=False))
     embeddings = {
         id(parameter)
@@ -117,51 +173,40 @@ def select(
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
         for parameter in module.parameters(recurse=False)
     }
-    captured: list[Layer] = []
-    decisions: list[Decision] = []
-    for full_name, parameter in model.named_parameters():
-        owner = modules[full_name.rpartition(".")[0]]
-        name = clean(full_name)
-        view = _view_of(owner, parameter)
+    parameters = list(model.named_parameters())
+    names = Counter(clean(full) for full, _ in parameters)
+    for full, parameter in parameters:
+        name = clean(full) if names[clean(full)] == 1 else escape(full)
+        view = None
+        if not is_lazy(parameter):
+            view = _view_of(modules[full.rpartition(".")[0]], parameter)
         kind = "conv" if view and view[0] == "flattened" else kind_of(name)
-        kind = "embedding" if id(parameter) in embeddings else kind
-        if id(parameter) not in places:
-            reason = "no watched optimizer updates it"
-        elif view is None:
-            reason = "not a matrix"
-        elif isinstance(parameter, DTensor) and (why := placement_of(parameter).refused):
-            reason = why
-        elif wanted is None and kind == "embedding":
-            reason = "embeddings are off by default: name it in layers="
-        elif wanted is not None and not wanted(name, parameter):
-            reason = "layers= does not name it"
-        else:
-            optimizer, group, settings = places[id(parameter)]
-            layer = Layer(
-                name=name,
-                kind=kind,
-                block=block_of(name),
-                parameter=parameter,
-                shape=view[1],
-                view=view[0],
-                optimizer=optimizer,
-                group=group,
-                algorithm=settings.get("algorithm"),
-                placement=placement_of(parameter).label,
-            )
-            captured.append(layer)
-            decisions.append(Decision(name, tuple(parameter.shape), True, f"{kind}, {view[0]}"))
-            continue
-        decisions.append(Decision(name, tuple(parameter.shape), False, reason))
-    if not captured:
-        raise WatchError(_nothing(layers, decisions, bool(places)))
-    return tuple(captured), tuple(decisions)
+        yield _Seen(name, "embedding" if id(parameter) in embeddings else kind, parameter, view)
 
 
-def _nothing(layers: LayerFilter, decisions: Sequence[Decision], any_place: bool) -> str:
-    if layers is not None and not callable(layers):
-        names = ", ".join(d.name for d in decisions if d.reason.startswith("layers="))
-        return f"layers={layers!r} names no matrix; the model has: {names or 'no matrix'}"
+def _why_not(seen: _Seen, is_updated: bool) -> str | None:
+    """Why a parameter cannot be captured, whatever is asked for; None if it can."""
+    parameter, lazy = seen.parameter, bool(is_lazy(seen.parameter))
+    if not is_updated:
+        return "no watched optimizer updates it"
+    if lazy:
+        return LAZY
+    if seen.view is None:
+        return NO_MATRIX
+    if not parameter.is_floating_point() or parameter.dtype.itemsize == 1:
+        return f"{parameter.dtype} weights are not captured yet"
+    if parameter.numel() == 0:
+        return "it has no entries"
+    return placement_of(parameter).refused
+
+
+def _nothing(unused: Sequence[str], decisions: Sequence[Decision]) -> str:
+    if unused:
+        names = [d.name for d in decisions if d.captured or d.reason == NOT_NAMED]
+        return (
+            f"layers={unused[0]!r} names no matrix that is updated; "
+            f"there are: {', '.join(names) or 'none'}"
+        )
     reasons = sorted({d.reason for d in decisions})
     return f"nothing to capture: {'; '.join(reasons) or 'the model has no parameters'}"
 

@@ -10,29 +10,36 @@ import re
 WRAPPER_PREFIXES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
 """Path components that torch.compile, FSDP, activation checkpointing and DDP put in."""
 
-# The first pattern that matches the last components of a dotted module path decides.
-_KINDS: tuple[tuple[str, str], ...] = (
-    (r"(qkv|c_attn|query_key_value|wqkv|in_proj)(_proj)?$", "attention.qkv"),
-    (r"(attn|attention|self_attn)\.(.*\.)?(q|wq|q_proj|query)$", "attention.q"),
-    (r"(attn|attention|self_attn)\.(.*\.)?(k|wk|k_proj|key)$", "attention.k"),
-    (r"(attn|attention|self_attn)\.(.*\.)?(v|wv|v_proj|value)$", "attention.v"),
-    (r"(attn|attention|self_attn)\.(.*\.)?(o|wo|o_proj|out|out_proj|c_proj|proj|dense)$",
-     "attention.o"),
-    (r"(q_proj|query|wq)$", "attention.q"),
-    (r"(k_proj|key|wk)$", "attention.k"),
-    (r"(v_proj|value|wv)$", "attention.v"),
-    (r"(o_proj|wo)$", "attention.o"),
-    (r"(mlp|ffn|feed_forward|ff)\.(.*\.)?(gate|gate_proj|w1_gate)$", "mlp.gate"),
-    (r"(gate_proj)$", "mlp.gate"),
-    (r"(mlp|ffn|feed_forward|ff)\.(.*\.)?(up|up_proj|c_fc|fc1|fc_in|w3|dense_h_to_4h)$", "mlp.up"),
-    (r"(up_proj|c_fc|fc1|dense_h_to_4h|intermediate\.dense)$", "mlp.up"),
-    (r"(mlp|ffn|feed_forward|ff)\.(.*\.)?(down|down_proj|c_proj|fc2|fc_out|w2|dense_4h_to_h)$",
-     "mlp.down"),
-    (r"(down_proj|fc2|dense_4h_to_h)$", "mlp.down"),
-    (r"(lm_head|head|output|unembed|unembedding)$", "head"),
-    (r"(embedding|embed|embeddings|wte|wpe|embed_tokens|tok_embeddings|embed_positions)$",
+_ATTENTION = r"(attn|attention|selfattention|encdecattention|mha)\.(.*\.)?"
+_MLP = r"(mlp|ffn|feed_forward|ff|densereludense|experts\.\d+)\.(.*\.)?"
+
+# Matched against the end of a lower-case dotted path, at a dot or an underscore; the first decides.
+_RULES: tuple[tuple[str, str], ...] = (
+    (r"(qkv|qkv_w|c_attn|query_key_value|wqkv|in_proj|in_proj_weight)(_proj)?", "attention.qkv"),
+    (_ATTENTION + r"(q|wq|c_q|q_proj|q_proj_weight|query)", "attention.q"),
+    (_ATTENTION + r"(k|wk|c_k|k_proj|k_proj_weight|key)", "attention.k"),
+    (_ATTENTION + r"(v|wv|c_v|v_proj|v_proj_weight|value)", "attention.v"),
+    (_ATTENTION + r"(o|wo|o_proj|out|out_proj|c_proj|proj|dense)", "attention.o"),
+    (r"(q_proj|wq)", "attention.q"),
+    (r"(k_proj|wk)", "attention.k"),
+    (r"(v_proj|wv)", "attention.v"),
+    (_MLP + r"(gate|gate_proj|w1|wi_0)", "mlp.gate"),
+    (_MLP + r"(up|up_proj|c_fc|fc1|fc_in|w3|wi|wi_1|dense_h_to_4h)", "mlp.up"),
+    (_MLP + r"(down|down_proj|c_proj|fc2|fc_out|w2|wo|dense_4h_to_h)", "mlp.down"),
+    (r"(o_proj|wo)", "attention.o"),
+    (r"gate_proj", "mlp.gate"),
+    (r"(up_proj|c_fc|fc1|dense_h_to_4h|intermediate\.dense|layers\.\d+\.linear1)", "mlp.up"),
+    (r"(down_proj|fc2|dense_4h_to_h|output\.dense|layers\.\d+\.linear2)", "mlp.down"),
+    (r"(lm_head|head|embed_out|unembed|unembedding)", "head"),
+    (r"(?<![._])output", "head"),
+    (r"(embedding|embed|embeddings|wte|wpe|embed_tokens|tok_embeddings|embed_positions)",
      "embedding"),
 )  # fmt: skip
+
+_KINDS = tuple((re.compile(rf"(?:^|[._]){pattern}$"), kind) for pattern, kind in _RULES)
+
+KINDS = frozenset(kind for _, kind in _RULES) | {"conv", "other"}
+"""Every kind of layer."""
 
 _BLOCK = re.compile(r"(?:^|\.)(?:blocks|block|layers|layer|h|resblocks|stages)\.(\d+)(?:\.|$)")
 
@@ -52,7 +59,16 @@ def clean(name: str) -> str:
     parts = [part for part in name.split(".") if part not in WRAPPER_PREFIXES]
     if len(parts) > 1 and parts[-1] == "weight":
         parts = parts[:-1]
-    return ".".join(parts).replace("[", "%5B").replace("]", "%5D")
+    return escape(".".join(parts))
+
+
+def escape(name: str) -> str:
+    """Escape brackets, which mark the splits of a fused matrix.
+
+    >>> escape("experts[0]")
+    'experts%5B0%5D'
+    """
+    return name.replace("[", "%5B").replace("]", "%5D")
 
 
 def kind_of(name: str) -> str:
@@ -61,10 +77,8 @@ def kind_of(name: str) -> str:
     >>> kind_of("blocks.3.mlp.up"), kind_of("transformer.h.0.attn.c_attn"), kind_of("gamma")
     ('mlp.up', 'attention.qkv', 'other')
     """
-    for pattern, kind in _KINDS:
-        if re.search(rf"(?:^|\.|_){pattern}", name):
-            return kind
-    return "other"
+    name = name.lower()
+    return next((kind for pattern, kind in _KINDS if pattern.search(name)), "other")
 
 
 def block_of(name: str) -> int | None:

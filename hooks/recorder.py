@@ -290,12 +290,11 @@ class Recorder:
         self._writer.end_step(self._step)
         if self._ranks.rank:
             return
-        thinned = len(self._layers) - len(planned.spectra) if planned.spectra else 0
         for name, value in (
             ("step_seconds", self._costs.step_seconds),
             ("capture_seconds", self._costs.capture),
             ("background_seconds", self._worker.seconds),
-            ("rows_left_out.budget", float(thinned * len(self._stages))),
+            ("rows_left_out.budget", float(planned.left_out * len(self._stages))),
             ("rows_left_out.queue", float(self._worker.dropped)),
             ("rows_left_out.writer", float(sum(self._writer.dropped.values()))),
         ):

@@ -362,7 +362,7 @@ def test_a_mode_that_the_step_leaves_behind_is_not_popped(watched, bag, train) -
 def test_a_tap_without_a_watcher_costs_nothing_and_a_wrong_stage_is_named() -> None:
     weight = nn.Parameter(torch.zeros(2, 2))
     tap(weight, "ns_input", weight)
-    with pytest.raises(ValueError, match="stage must be one of .*got 'update'"):
+    with pytest.raises(ValueError, match=r"stage must be one of .*got 'update'"):
         tap(weight, "update", weight)
 
 
