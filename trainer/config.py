@@ -151,7 +151,7 @@ class OptimizerConfig:
     """
 
     name: OptimizerName = "normuon"
-    lr: float = 0.01
+    lr: float = 0.004
     adamw_lr: float = 0.003
     betas: tuple[float, ...] = (0.9, 0.95)
     eps: float = 1e-8
