@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,14 @@ from optgeom.traces.writer import TraceWriter
 
 
 @pytest.fixture
-def folder(tmp_path: Path, info: RunInfo, record: Callable[..., None]) -> Path:
+def folder(tmp_path: Path, info: RunInfo, record: Callable[..., None]) -> Iterator[Path]:
     """One attempt sealed, one still in streams."""
     with TraceWriter(tmp_path, info) as writer:
         record(writer, [0, 10], raw=(10,))
-    writer = TraceWriter(tmp_path, info, start_step=20)
-    record(writer, [20, 30])
-    writer.flush()
-    return tmp_path
+    with TraceWriter(tmp_path, info, start_step=20) as writer:
+        record(writer, [20, 30])
+        writer.flush()
+        yield tmp_path
 
 
 def blake(data: bytes) -> str:

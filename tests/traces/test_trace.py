@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from optgeom.traces import sink
+from optgeom.traces import reader, sink
 from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured, SchemaTooNew
 from optgeom.traces.info import LayerInfo, RunInfo, dump
+from optgeom.traces.place import Entry, Place
+from optgeom.traces.reader import trace_entries
 from optgeom.traces.schema import KEYS, Cell
 from optgeom.traces.store import Trace, open_trace
 from optgeom.traces.writer import TraceWriter
@@ -315,6 +317,38 @@ class TestLive:
         trace.refresh()
         assert trace.scalars("loss").num_rows == 600
         assert len(list((tmp_path / "scalars").iterdir())) > 10
+
+    def test_a_listing_that_was_made_while_a_stream_was_sealed(
+        self, tmp_path: Path, info: RunInfo, record: Record, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such a listing may show neither the stream nor its segment."""
+        calls: list[int] = []
+
+        def sometimes_blind(place: Place) -> dict[str, Entry]:
+            calls.append(1)
+            entries = trace_entries(place)
+            blind = len(calls) == 2
+            return {path: one for path, one in entries.items() if "/" not in path or not blind}
+
+        with TraceWriter(tmp_path, info) as writer:
+            record(writer, [0])
+            writer.flush()
+            monkeypatch.setattr(reader, "trace_entries", sometimes_blind)
+            assert open_trace(tmp_path).metrics().num_rows == 6
+
+    def test_a_batch_counts_once_its_checksum_is_there(self, tmp_path: Path, info: RunInfo) -> None:
+        with TraceWriter(tmp_path, info) as writer:
+            for step in (0, 1):
+                writer.scalar(step, "loss", 0.5)
+                writer.flush()
+            (sums,) = (tmp_path / "scalars").glob("*.sums")
+            whole = sums.read_bytes()
+            sums.write_bytes(whole[:-1])
+            trace = open_trace(tmp_path)
+            assert trace.last_step == 0
+            sums.write_bytes(whole)
+            assert trace.refresh()
+            assert trace.last_step == 1
 
     def test_a_run_that_has_been_still_for_long_is_not_live(
         self, tmp_path: Path, info: RunInfo
