@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,7 @@ def cli(verbose: bool) -> None:
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("optgeom").setLevel(level)
+    logging.getLogger("optgeom.optim").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 # -- make --------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ def train(config: str | None, out: str, overrides: tuple[str, ...]) -> None:
     from optgeom.trainer.settings import load_config
     from optgeom.trainer.train import train as run
 
-    settings = load_config(config, overrides=dict(_setting(text) for text in overrides))
+    settings = load_config(config or "demo", overrides=dict(_setting(text) for text in overrides))
     console = Console()
     with ProgressBar(console) as bar:
         result = run(settings, out=out, listener=bar)
@@ -297,5 +299,6 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except OptgeomError as error:
-        click.echo(f"optgeom: {error}", err=True)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun all ranks refuse the same thing
+            click.echo(f"optgeom: {error}", err=True)
         sys.exit(2)
