@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, Protocol
 
+from optgeom.hooks.compiling import never_compiled, pause, resumed
 from optgeom.hooks.mode import taken_off
 
 
@@ -48,9 +49,16 @@ class Attachment:
             listening = attachment._listener
             if listening is None:
                 return inner(*args, **kwargs)
-            args, kwargs = attachment._without_mode(args, kwargs)
-            return listening.run(instance, lambda: inner(*args, **kwargs))
+            before = pause(None)
+            try:
+                args, kwargs = attachment._without_mode(args, kwargs)
+                return listening.run(
+                    instance, lambda: resumed(before, functools.partial(inner, *args, **kwargs))
+                )
+            finally:
+                pause(before)
 
+        never_compiled(step)
         step.__dict__["_attachment"] = self
         self._wrapped = MethodType(step, optimizer)
         optimizer.step = self._wrapped
