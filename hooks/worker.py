@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from optgeom.hooks.threads import use_one_thread
+
 Job = Callable[[], None]
 Failed = Callable[[Exception], None]
 
@@ -60,6 +62,7 @@ class Worker:
         return self._held > 0 and self._held + size > self._capacity
 
     def _run(self) -> None:
+        use_one_thread()
         while (entry := self._jobs.get()) is not None:
             job, size = entry
             started = time.thread_time()
