@@ -52,18 +52,16 @@ class Fold:
             return
         wide = as_float(target)
         if effect.scale != 1.0:
-            nonzero = target != 0
-            self.scaled = self.scaled + nonzero.sum()
-            unmoved = (wide * effect.scale).to(target.dtype) == target
-            self.scaled_lost = self.scaled_lost + (unmoved & nonzero).sum()
+            self.scaled, self.scaled_lost = _count(
+                target, target, wide * effect.scale, self.scaled, self.scaled_lost
+            )
             self.scale *= effect.scale
             if self.shift is not None:
                 self.shift = self.shift * effect.scale
         if effect.shift is not None:
-            moving = effect.shift != 0
-            self.added = self.added + moving.sum()
-            unmoved = (wide + effect.shift).to(target.dtype) == target
-            self.added_lost = self.added_lost + (unmoved & moving).sum()
+            self.added, self.added_lost = _count(
+                target, effect.shift, wide + effect.shift, self.added, self.added_lost
+            )
             self.shift = effect.shift if self.shift is None else self.shift + effect.shift
             self.operand_dtype = _coarser(self.operand_dtype, effect.operands)
             self.origin = "in_direction" if effect.toward else (origin or self.origin)
@@ -140,6 +138,16 @@ class Fold:
             added, added_lost = _held_back(self.base, after, gradient)
         counts = (added_lost, added, self.scaled_lost, self.scaled)
         return torch.stack([torch.as_tensor(c, device=after.device).double() for c in counts])
+
+
+def _count(
+    target: Tensor, term: Tensor, moved: Tensor, asked: Tensor | int, lost: Tensor | int
+) -> tuple[Tensor, Tensor]:
+    """Add an operation's entries to those asked to move, and to those that rounding held back."""
+    moving = torch.count_nonzero(term)
+    # entries that nothing is added to stay too, and were not asked to move
+    stayed = torch.count_nonzero(moved.to(target.dtype) == target) - (term.numel() - moving)
+    return asked + moving, lost + stayed.clamp_min(0)
 
 
 def _held_back(before: Tensor, after: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:

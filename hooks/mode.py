@@ -58,12 +58,16 @@ class _Watching(TorchDispatchMode):
         return result
 
     def _tell(self, what: Callable[[Reading], None]) -> None:
-        for reading, on_error in list(self.readings):
+        for entry in tuple(self.readings):
+            reading, on_error = entry
             try:
-                with torch.no_grad():
+                if torch.is_grad_enabled():
+                    with torch.no_grad():
+                        what(reading)
+                else:
                     what(reading)
             except Exception as error:  # noqa: BLE001 -- nothing of ours may raise inside a step
-                self.readings.remove((reading, on_error))
+                self.readings.remove(entry)
                 on_error(error)
 
 

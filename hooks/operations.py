@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,8 +36,13 @@ def arguments(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     >>> arguments(torch.ops.aten.add_.Tensor, (1, 2), {"alpha": 3})
     {'self': 1, 'other': 2, 'alpha': 3}
     """
-    names = [argument.name for argument in func._schema.arguments]
-    return dict(zip(names, args, strict=False)) | dict(kwargs)
+    values = dict(zip(_names(func), args, strict=False))
+    return values | dict(kwargs) if kwargs else values
+
+
+@cache
+def _names(func: OpOverload) -> tuple[str, ...]:
+    return tuple(argument.name for argument in func._schema.arguments)
 
 
 def at(values: Mapping[str, Any], index: int, count: int) -> dict[str, Any]:
@@ -124,6 +130,7 @@ _RULES: Mapping[str, Callable[[Mapping[str, Any], Tensor, Same], Effect | None]]
 }
 
 
+@cache
 def base_name(func: OpOverload) -> str:
     """`add` for `aten::add_`, `aten::_foreach_add_` and `aten::add.out`.
 
@@ -133,6 +140,7 @@ def base_name(func: OpOverload) -> str:
     return func._schema.name.removeprefix("aten::").removeprefix("_foreach_").removesuffix("_")
 
 
+@cache
 def is_foreach(func: OpOverload) -> bool:
     """Whether an operation takes lists and acts on one entry after the other."""
     return func._schema.name.startswith("aten::_foreach_")
