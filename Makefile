@@ -45,7 +45,7 @@ fmt: .venv/.dev ## Format and fix
 	$(BIN)/ruff check --fix .
 
 screenshots: .venv/.dev chromium ## Take the pictures under docs/screenshots from runs/demo
-	$(BIN)/python docs/screenshots.py
+	$(BIN)/python tests/dashboard/screenshots.py runs/demo docs/screenshots
 
 clean: ## Remove the environment and the demo's traces
 	rm -rf .venv runs/demo

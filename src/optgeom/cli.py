@@ -263,7 +263,7 @@ def demo_tables(traces: optgeom.Traces, steps: int) -> list[Table]:
     main = Table(
         "",
         "kind of layer",
-        title=f"Medians over layers and captures from step {steps // 2} on",
+        title=f"The updates: medians over layers and captures from step {steps // 2} on",
         caption="hidden matrices; the head is trained by AdamW in every run",
     )
     for run in runs:
@@ -271,7 +271,7 @@ def demo_tables(traces: optgeom.Traces, steps: int) -> list[Table]:
     for stage, metric in DEMO_ROWS:
         table = by_kind(traces, metrics=(metric,), stage=stage, steps=range(steps // 2, steps))
         medians = {(row["kind"], row["run"]): row["median"] for row in table.to_pylist()}
-        title = f"{METRICS[metric].title}, {stage}"
+        title = METRICS[metric].title + ("" if stage == "update" else f" of the {stage}")
         for kind in dict.fromkeys(kind for kind, _ in medians if kind != "head"):
             cells = [medians.get((kind, run)) for run in runs]
             main.add_row(title, kind, *("-" if cell is None else number(cell) for cell in cells))
