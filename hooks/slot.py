@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -56,7 +57,7 @@ class Slot:
             keep: the weights before the step are recorded themselves.
         """
         weights = local(parameter.detach())
-        where = _where(weights)
+        where = _where(weights.shape, weights.device)
         slot = cls(parameter, weights, weights.data_ptr(), where, weights[where])
         if keep:
             slot.kept = weights.clone()
@@ -94,10 +95,11 @@ class Slot:
         )
 
 
-def _where(weights: Tensor) -> tuple[Tensor, ...]:
+@lru_cache(maxsize=1024)
+def _where(shape: torch.Size, device: torch.device) -> tuple[Tensor, ...]:
     """Indices of at most SAMPLES entries, spread evenly over a tensor of any strides."""
-    count = min(SAMPLES, weights.numel())
-    flat = torch.arange(count, device=weights.device) * weights.numel() // max(count, 1)
+    count = min(SAMPLES, shape.numel())
+    flat = torch.arange(count, device=device) * shape.numel() // max(count, 1)
     if not count:
-        return tuple(flat for _ in weights.shape)
-    return torch.unravel_index(flat, weights.shape)
+        return tuple(flat for _ in shape)
+    return torch.unravel_index(flat, shape)
