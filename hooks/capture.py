@@ -17,18 +17,23 @@ from optgeom.hooks.observe import TAPPED, Entry, Observed, held_bytes, observe
 from optgeom.hooks.reading import Reading
 from optgeom.hooks.records import Records, detached, polynomial_of
 from optgeom.hooks.sharding import Ranks
+from optgeom.hooks.spectral import SPECTRAL, WITH_VECTORS, names_any
 from optgeom.hooks.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """One optimizer's captured step; without a reading on a rank whose capture has failed."""
+    """One optimizer's captured step; without a reading on a rank whose capture has failed.
+
+    `by_mode` says whether the dispatch mode is worn; else everything goes by difference.
+    """
 
     optimizer: Any
     step: int
     plan: Plan
     indices: tuple[int, ...]
     reading: Reading | None
+    by_mode: bool = True
     entries: dict[int, Entry] = field(default_factory=dict)
 
     def mismatches(self) -> list[float]:
@@ -69,6 +74,7 @@ class Capturing:
         self._costs = costs
         self._stages = stages
         self._by_difference: set[int] = set()
+        self._by_mode: dict[int, bool] = {}
 
     def begin(self, optimizer: Any, which: int, step: int, plan: Plan) -> Capture | None:
         """Start reading an optimizer's step; None if the plan has none of its layers.
@@ -90,15 +96,18 @@ class Capturing:
     def _start(self, optimizer: Any, step: int, plan: Plan, indices: tuple[int, ...]) -> Capture:
         wanted = frozenset(self._stages) & frozenset(TAPPED)
         mine = [self._ranks.owner(i) == self._ranks.rank for i in indices]
+        if id(optimizer) not in self._by_mode:
+            self._by_mode[id(optimizer)] = not names_any(optimizer, SPECTRAL)
+        by_mode = self._by_mode[id(optimizer)]
         reading = Reading(
             [self._layers[i].parameter for i in indices],
-            by_difference=[i in self._by_difference for i in indices],
+            by_difference=[not by_mode or i in self._by_difference for i in indices],
             taps=[wanted if own else () for own in mine],
             keep="weight" in self._stages,
         )
         groups, scale = optimizer.param_groups, loss_scale(optimizer)
         entries = {i: Entry.of(groups[self._layers[i].group], scale) for i in indices}
-        return Capture(optimizer, step, plan, indices, reading, entries)
+        return Capture(optimizer, step, plan, indices, reading, by_mode, entries)
 
     @torch.no_grad()
     def end(self, capture: Capture, mismatches: Sequence[float]) -> None:
@@ -109,6 +118,8 @@ class Capturing:
             mismatches: `Capture.mismatches`, agreed between the ranks.
         """
         slots = [] if capture.reading is None else capture.reading.slots
+        if capture.reading is not None and capture.reading.saw_svd:
+            self._by_mode[id(capture.optimizer)] = names_any(capture.optimizer, WITH_VECTORS)
         for slot, index, mismatch in zip(slots, capture.indices, mismatches, strict=True):
             if mismatch:
                 self._by_difference.add(index)

@@ -18,6 +18,7 @@ from optgeom.hooks.operations import arguments, at, effect_of, is_foreach, scale
 from optgeom.hooks.origins import Origins
 from optgeom.hooks.sharding import local
 from optgeom.hooks.slot import Slot
+from optgeom.hooks.spectral import SVD
 
 SHAPE_ONLY = frozenset(
     f"aten::{prefix}{fill}{suffix}"
@@ -69,6 +70,7 @@ class Reading:
                 span = span_of(slot.weights)
                 self._spans.append((span, slot))
                 self._storages.add(span.storage)
+        self.saw_svd = False
         self._origins = Origins(self.slots, self._find)
         self._gradients: list[tuple[Span, Slot]] = []
         self.note_gradients()
@@ -112,8 +114,10 @@ class Reading:
 
     def after(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         """Called after an operation that writes nothing: what it made may stem from the weights."""
-        if func._schema.name in SHAPE_ONLY:
+        name = func._schema.name
+        if name in SHAPE_ONLY:
             return
+        self.saw_svd = self.saw_svd or name == SVD
         values = arguments(func, args, kwargs)
         if isinstance(result, Tensor):
             self._origins.spread(_tensors(values.values()), result)

@@ -208,7 +208,8 @@ class Recorder:
             with ExitStack() as stack:
                 if capture is not None and capture.reading is not None:
                     stack.enter_context(listening(capture.reading, optimizer, self._guard.fail))
-                    stack.enter_context(worn(capture.reading, self._guard.fail))
+                    if capture.by_mode:
+                        stack.enter_context(worn(capture.reading, self._guard.fail))
                 yield
         finally:
             self._inside, self._capture = False, None

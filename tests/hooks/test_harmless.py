@@ -81,6 +81,67 @@ def test_a_run_is_bitwise_the_same_with_and_without_watching(name: str, watched)
     assert same(plain, seen)
 
 
+def spectral_norm(matrix: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(matrix, 2)
+
+
+class Normalized(torch.optim.Optimizer):
+    """Calls what a dispatch mode would answer with other bits."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for p in self.param_groups[0]["params"]:
+            p.add_(p.grad / spectral_norm(p.grad), alpha=-0.1)
+
+
+def test_an_optimizer_that_asks_for_singular_values_keeps_its_bits(
+    watched, bag, train, opened
+) -> None:
+    weights = []
+    for watch in (None, watched):
+        model = bag(shapes={"weight": (40, 30)})
+        optimizer = Normalized(model.parameters())
+        recorder = watch(model, optimizer) if watch is not None else None
+        train(model, optimizer, range(6))
+        if recorder is not None:
+            recorder.close()
+        weights.append(model.weight.detach())
+    assert torch.equal(*weights)
+    assert set(opened().metrics()["source"].to_pylist()) == {"difference"}
+
+
+def test_a_hidden_call_for_singular_values_is_found_at_the_first_capture(
+    watched, bag, train, opened, tmp_path
+) -> None:
+    class Hidden(torch.optim.Optimizer):
+        norm = staticmethod(torch.linalg.svdvals)
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            for p in self.param_groups[0]["params"]:
+                p.sub_(p.grad / self.norm(p.grad)[0])
+
+    class Vectors(torch.optim.Optimizer):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            for p in self.param_groups[0]["params"]:
+                p.sub_(torch.linalg.svd(p.grad, full_matrices=False)[0] @ torch.eye(5))
+
+    sources = {}
+    for cls in (Hidden, Vectors):
+        model = bag(shapes={"weight": (8, 5)})
+        with watched(
+            model, cls(model.parameters(), {"lr": 1.0}), out=tmp_path / cls.__name__
+        ) as recorder:
+            train(model, recorder._optimizers[0], range(3))
+        sources[cls] = opened(cls.__name__).metrics()["source"].to_pylist()
+    assert sources[Hidden] == ["dispatch", "difference", "difference"]
+    assert sources[Vectors] == ["dispatch"] * 3
+
+
 def test_close_gives_everything_back(watched, bag, train) -> None:
     threads = set(threading.enumerate())
     model = bag()
