@@ -101,17 +101,15 @@ def cost(traces: Sequence[Trace]) -> tuple[Row, ...]:
 
 def _cost(trace: Trace) -> dict[str, str]:
     capture = scalar(trace, "capture_seconds")[1]
-    steps = scalar(trace, "step_seconds")[1]
-    spent, total = float(np.nansum(capture)), float(np.nansum(steps))
+    share = scalar(trace, "capture_share")[1]
+    spent = float(np.nansum(capture))
     last = trace.last_step
     return {
         "last step": LATER if last is None else whole(int(last)),
         "state": "ended" if trace.closed else ("running" if trace.is_live else "not closed"),
         "captured layers": whole(len(trace.layers)),
         "capture time": f"{number(spent)} s" if capture.size else LATER,
-        "share of the step time": f"{number(100 * spent / total, digits=2)} %"
-        if total > 0 and capture.size
-        else LATER,
+        "share of the run": f"{number(100 * share[-1], digits=2)} %" if share.size else LATER,
         "size": _bytes(trace.size_bytes),
         "update read from": _sources(trace),
         "rows left out": _dropped(trace),

@@ -59,7 +59,7 @@ def info(
 
     Args:
         traces: one trace or several.
-        against: what the x axis counts; ``time`` sums the scalar ``step_seconds``.
+        against: what the x axis counts; ``time`` is the scalar ``elapsed_seconds``.
         name: the scalar.
         slots: colour slot per run; by default decided from these traces.
     """
@@ -74,7 +74,7 @@ def info(
             continue
         x = _abscissa(trace, steps, against)
         if x is None:
-            needed = {"tokens": "tokens", "time": "step_seconds"}[against]
+            needed = {"tokens": "tokens", "time": "elapsed_seconds"}[against]
             what = f"{run_label(trace.name)} has no scalar called {needed}."
             missing.append(Missing(what, f"rec.log({needed}={needed})"))
             continue
@@ -102,11 +102,9 @@ def _abscissa(
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
     if against == "step":
         return steps
-    at, values = scalar(trace, "tokens" if against == "tokens" else "step_seconds")
+    at, values = scalar(trace, "tokens" if against == "tokens" else "elapsed_seconds")
     if not at.size:
         return None
-    if against == "time":
-        values = np.cumsum(values)
     return np.interp(steps, at, values, left=np.nan, right=np.nan)
 
 
@@ -169,7 +167,7 @@ def loss(
 
     Args:
         traces: one trace or several.
-        against: ``step``, ``tokens`` or ``time`` (sum of the logged ``step_seconds``).
+        against: ``step``, ``tokens`` or ``time`` (seconds, as ``rec.log`` noted them).
         name: the scalar, as given to ``rec.log``.
         theme: ``"light"`` or ``"dark"``.
 

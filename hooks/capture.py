@@ -15,7 +15,7 @@ from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import TAPPED, Entry, Observed, held_bytes, observe
 from optgeom.hooks.reading import Reading
-from optgeom.hooks.records import Records, detached, polynomial_of
+from optgeom.hooks.records import Polynomial, Records, detached, polynomial_of
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.spectral import SPECTRAL, WITH_VECTORS, names_any
 from optgeom.hooks.worker import Worker
@@ -118,6 +118,7 @@ class Capturing:
             mismatches: `Capture.mismatches`, agreed between the ranks.
         """
         slots = [] if capture.reading is None else capture.reading.slots
+        pending: list[Observed] = []
         if capture.reading is not None and capture.reading.saw_svd:
             self._by_mode[id(capture.optimizer)] = names_any(capture.optimizer, WITH_VECTORS)
         for slot, index, mismatch in zip(slots, capture.indices, mismatches, strict=True):
@@ -138,16 +139,23 @@ class Capturing:
             if seen is not None and self._guard.error is None:
                 with self._guard.harmless():
                     self._record(seen, capture)
+                    if index in capture.plan.spectra:
+                        pending.append(detached(seen))
+        # only now: a busy background thread would slow the training thread's own measuring down
+        for kept in pending:
+            self._submit(kept, self._polynomial(kept, capture))
+
+    def _submit(self, kept: Observed, polynomial: Polynomial) -> None:
+        self._worker.submit(lambda: self._records.spectra(kept, polynomial), held_bytes(kept))
+        self._costs.spectra_layers += 1
+
+    def _polynomial(self, seen: Observed, capture: Capture) -> Polynomial:
+        return polynomial_of(capture.optimizer.param_groups[seen.layer.group])
 
     def _record(self, seen: Observed, capture: Capture) -> None:
-        polynomial = polynomial_of(capture.optimizer.param_groups[seen.layer.group])
         started = time.perf_counter()
-        self._records.norms(seen, polynomial)
+        self._records.norms(seen, self._polynomial(seen, capture))
         self._costs.measuring += time.perf_counter() - started
-        if seen.index in capture.plan.spectra:
-            kept = detached(seen)
-            self._worker.submit(lambda: self._records.spectra(kept, polynomial), held_bytes(kept))
-            self._costs.spectra_layers += 1
         if seen.index in capture.plan.updates:
             started = time.perf_counter()
             self._records.updates(seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
@@ -28,6 +29,7 @@ class Costs:
     `capture` is the cost of the recorder's step so far, over all its optimizers.
     """
 
+    started: float = field(default_factory=time.perf_counter)
     between: deque[float] = field(default_factory=_steps)
     inside: deque[float] = field(default_factory=_steps)
     norms: deque[float] = field(default_factory=_captures)
@@ -72,6 +74,11 @@ class Costs:
         if self.last_end is not None:
             self.between.append(max(0.0, now - self.last_end - capture))
         self.last_end = now
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the recorder was attached."""
+        return time.perf_counter() - self.started
 
     @property
     def step_seconds(self) -> float:

@@ -66,6 +66,7 @@ class Recorder:
         self._strict = strict
         self._step = start_step
         self._last_step = start_step
+        self._logged: int | None = None
         self._stepped: set[int] = set()
         self._plan: Plan | None = None
         self._planned = False
@@ -127,7 +128,7 @@ class Recorder:
         self._whole = True
 
     def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
-        """Record scalars beside the geometry; of rank 0 only.
+        """Record scalars beside the geometry, and the seconds since the start; of rank 0 only.
 
         Args:
             step: they belong to; by default the step that ended last.
@@ -137,6 +138,9 @@ class Recorder:
             return
         at = self._last_step if step is None else step
         with self._guard.harmless():
+            if at != self._logged:
+                self._logged = at
+                self._writer.scalar(at, "elapsed_seconds", self._costs.elapsed)
             for name, value in scalars.items():
                 number = value.item() if isinstance(value, torch.Tensor) else value
                 self._writer.scalar(at, name, float(number))
@@ -292,8 +296,9 @@ class Recorder:
         if self._ranks.rank:
             return
         for name, value in (
-            ("step_seconds", self._costs.step_seconds),
+            ("uncaptured_step_seconds", self._costs.step_seconds),
             ("capture_seconds", self._costs.capture),
+            ("capture_share", self._costs.total / self._costs.elapsed),
             ("background_seconds", self._worker.seconds),
             ("rows_left_out.budget", float(planned.left_out * len(self._stages))),
             ("rows_left_out.queue", float(self._worker.dropped)),

@@ -16,6 +16,9 @@ from optgeom.optim.newton_schulz import COEFFICIENT_SETS
 from optgeom.traces.schema import Cell
 from optgeom.traces.writer import TraceWriter
 
+Polynomial = Sequence[Sequence[float]] | None
+"""Rows of an orthogonalization's odd polynomials, in order; None where none is known."""
+
 LIVE = ("gradient", "momentum")
 """Stages that may be the optimizer's or the loop's own tensors."""
 
@@ -48,7 +51,7 @@ class Records:
             stage=stage,
         )
 
-    def norms(self, seen: Observed, polynomial: Sequence[Sequence[float]] | None) -> None:
+    def norms(self, seen: Observed, polynomial: Polynomial) -> None:
         """Measure and write the norms clock's rows of all stages of a layer."""
         for stage, matrix in seen.stages.items():
             context = context_of(seen, stage, polynomial)
@@ -65,7 +68,7 @@ class Records:
             if stage == "update" and row.sketch is not None:
                 self.previous[seen.index] = Previous(seen.step, row.sketch)
 
-    def spectra(self, seen: Observed, polynomial: Sequence[Sequence[float]] | None) -> None:
+    def spectra(self, seen: Observed, polynomial: Polynomial) -> None:
         """Measure and write singular values; what one stage yields, a later one is given."""
         nuclear: float | None = None
         polar: Any = None
@@ -90,12 +93,16 @@ class Records:
             self.writer.update(self.cell(seen, stage), values, dtype="float32")
 
 
-def context_of(seen: Observed, stage: str, polynomial: Sequence[Sequence[float]] | None) -> Context:
+def context_of(seen: Observed, stage: str, polynomial: Polynomial) -> Context:
     """What the metrics of one stage may know beside the matrix."""
     if stage != "update":
         status = "ok" if seen.status in ("lr_zero", "lr_absent", "unverified") else seen.status
         return Context(
-            stage=stage, source=source_of(seen, stage), status=status, polynomial=polynomial
+            stage=stage,
+            source=source_of(seen, stage),
+            status=status,
+            gradient=None if stage == "gradient" else seen.gradient,
+            polynomial=polynomial,
         )
     return Context(
         stage=stage,
@@ -146,7 +153,7 @@ def detached(seen: Observed) -> Observed:
     return replace(seen, stages=stages, gradient=gradient)
 
 
-def polynomial_of(group: Mapping[str, Any]) -> Sequence[Sequence[float]] | None:
+def polynomial_of(group: Mapping[str, Any]) -> Polynomial:
     """The orthogonalizing polynomial of a parameter group, where it names one we know."""
     known = COEFFICIENT_SETS.get(str(group.get("coefficients")))
     if known is None or group.get("algorithm") == "adamw":

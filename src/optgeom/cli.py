@@ -284,14 +284,11 @@ def demo_tables(traces: optgeom.Traces, steps: int) -> list[Table]:
 
 
 def _ending(opened: optgeom.Trace) -> tuple[str, str, str]:
-    def values(name: str) -> list[float]:
-        return [float(value) for value in opened.scalars(name)["value"].to_pylist()]
+    def ending(name: str, form: str) -> str:
+        found = opened.scalars(name)["value"].to_pylist()
+        return format(found[-1], form) if found else "-"
 
-    total = sum(values("step_seconds"))
-    share = sum(values("capture_seconds")) / total if total else None
-    last = [values(name)[-1:] for name in ("loss", "eval_loss")]
-    training, held_out = (f"{found[0]:.3f}" if found else "-" for found in last)
-    return training, held_out, "-" if share is None else f"{share:.1%}"
+    return ending("loss", ".3f"), ending("eval_loss", ".3f"), ending("capture_share", ".1%")
 
 
 def main() -> None:

@@ -163,9 +163,10 @@ def put_steps(
         noise = 0.03 * rng.standard_normal()
         writer.scalar(step, "loss", 1.6 + 3.9 * float(np.exp(-step / fall)) + noise)
         writer.scalar(step, "tokens", (step + 1) * 4096.0)
-        writer.scalar(step, "step_seconds", 0.09 + 0.01 * abs(noise))
+        writer.scalar(step, "elapsed_seconds", 0.1 * (step + 1))
     for step in steps:
         writer.scalar(step, "capture_seconds", 0.012)
+        writer.scalar(step, "capture_share", 0.012)
         for place, layer in enumerate(writer.info.layers):
             seeds = np.random.default_rng([seed, place, step])
             depth = 0.3 * (layer.block or 0)

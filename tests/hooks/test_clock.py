@@ -261,3 +261,8 @@ def test_scalars_stand_beside_the_step_that_ended_last(watched, bag, train, open
     seconds = trace.scalars("capture_seconds")
     assert seconds["step"].to_pylist() == [0, 2]
     assert all(value > 0 for value in seconds["value"].to_pylist())
+    elapsed = trace.scalars("elapsed_seconds")
+    assert elapsed["step"].to_pylist() == [0, 1, 2, 7]
+    assert elapsed["value"].to_pylist() == sorted(elapsed["value"].to_pylist())
+    shares = trace.scalars("capture_share")["value"].to_pylist()
+    assert all(0 < share < 1 for share in shares)
