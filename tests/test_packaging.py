@@ -65,7 +65,9 @@ def test_wheel_built_from_the_sdist_holds_every_room(tmp_path: Path) -> None:
         "optgeom/optim/normuon.py",
         "optgeom/trainer/train.py",
         "optgeom/figures/spectra.py",
+        "optgeom/trainer/presets/demo.toml",
         "optgeom/dashboard/app.py",
+        "optgeom/dashboard/pages/balance.py",
     }
     assert expected <= names
     assert any(name.startswith("optgeom/dashboard/assets/") for name in names)
