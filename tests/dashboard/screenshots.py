@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from optgeom.dashboard.server import address_of, make_server
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+"""Names under which tests/chromium.sh looks for a browser, in its order."""
+
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -46,7 +49,10 @@ def serving(runs: Path) -> Iterator[str]:
 def chromium() -> Iterator[Browser]:
     """Start Debian's Chromium."""
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+        if found is None:
+            raise FileNotFoundError("no Chromium: 'make chromium' installs one, or says how")
+        browser = driver.chromium.launch(executable_path=found, args=list(FLAGS))
         try:
             yield browser
         finally:
