@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,17 @@ from optgeom.hooks.records import Polynomial, Records, detached, polynomial_of
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.spectral import SPECTRAL, WITH_VECTORS, names_any
 from optgeom.hooks.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+WAYS_OUT = {
+    "momentum": "its state has no buffer of a known name, see "
+    "optgeom.hooks.register_state_reader(optimizer_class, function)",
+    "ns_input": "nobody hands it over, see optgeom.hooks.tap(parameter, 'ns_input', tensor)",
+    "orthogonalized": "nobody hands it over, see "
+    "optgeom.hooks.tap(parameter, 'orthogonalized', tensor)",
+}
+"""What to do where an optimizer does not yield a stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,7 @@ class Capturing:
         self._stages = stages
         self._by_difference: set[int] = set()
         self._by_mode: dict[int, bool] = {}
+        self._asked: set[int] = set()
 
     def begin(self, optimizer: Any, which: int, step: int, plan: Plan) -> Capture | None:
         """Start reading an optimizer's step; None if the plan has none of its layers.
@@ -119,6 +132,7 @@ class Capturing:
         """
         slots = [] if capture.reading is None else capture.reading.slots
         pending: list[Observed] = []
+        recorded: set[str] = set()
         if capture.reading is not None and capture.reading.saw_svd:
             self._by_mode[id(capture.optimizer)] = names_any(capture.optimizer, WITH_VECTORS)
         for slot, index, mismatch in zip(slots, capture.indices, mismatches, strict=True):
@@ -139,11 +153,29 @@ class Capturing:
             if seen is not None and self._guard.error is None:
                 with self._guard.harmless():
                     self._record(seen, capture)
+                    recorded.update(seen.stages)
                     if index in capture.plan.spectra:
                         pending.append(detached(seen))
+        self._say_what_is_missing(capture, recorded)
         # only now: a busy background thread would slow the training thread's own measuring down
         for kept in pending:
             self._submit(kept, self._polynomial(kept, capture))
+
+    def _say_what_is_missing(self, capture: Capture, recorded: set[str]) -> None:
+        """Once per optimizer: stages that were asked for and that it does not yield."""
+        optimizer = capture.optimizer
+        if id(optimizer) in self._asked or not recorded:
+            return
+        self._asked.add(id(optimizer))
+        for stage in self._stages:
+            if stage in recorded or stage not in WAYS_OUT:
+                continue
+            logger.warning(
+                "stage %s is not recorded for %s: %s",
+                stage,
+                type(optimizer).__name__,
+                WAYS_OUT[stage],
+            )
 
     def _submit(self, kept: Observed, polynomial: Polynomial) -> None:
         self._worker.submit(lambda: self._records.spectra(kept, polynomial), held_bytes(kept))

@@ -134,20 +134,36 @@ def plan(clocks: Clocks, step: int, layers: int, thinning: int, *, whole: bool) 
     return Plan(everything, spectra, updates, left_out)
 
 
+MOST_THINNING = 1 << 16
+"""Beyond this, thinning further saves nothing that could be measured."""
+
+
 @dataclass(slots=True)
 class Budget:
-    """Turns measured seconds into a thinning and a cadence; changes only toward cheaper."""
+    """Turns measured seconds into a thinning and a cadence; changes only toward cheaper.
+
+    Nothing changes while the run so far keeps to its share, since one noisy measurement must not
+    cost a whole run its captures; and at most one doubling of each is made per capture.
+    """
 
     share: float | None
     thinning: int = 1
 
     def decide(
-        self, clocks: Clocks, *, step_seconds: float, norms: float, spectra: float, updates: float
+        self,
+        clocks: Clocks,
+        *,
+        achieved: float,
+        step_seconds: float,
+        norms: float,
+        spectra: float,
+        updates: float,
     ) -> Clocks:
-        """Choose the least thinning that keeps the capture's share of the run.
+        """Move one step toward the least thinning that keeps the capture's share of the run.
 
         Args:
             clocks: as they are.
+            achieved: the capture's share of the run so far, background seconds included.
             step_seconds: of an uncaptured step.
             norms: seconds of a capture of all layers' norms.
             spectra: the same for singular values, background seconds included.
@@ -156,15 +172,15 @@ class Budget:
         Returns:
             The clocks, slower where the norms alone exceed the share.
         """
-        if self.share is None or step_seconds <= 0.0:
+        if self.share is None or step_seconds <= 0.0 or achieved <= self.share:
             return clocks
         allowed = self.share * step_seconds
-        while norms / clocks.every > allowed:
-            clocks = clocks.slower()
+        if norms / clocks.every > allowed:
+            return clocks.slower()
         room = allowed - norms / clocks.every
         cost = spectra * clocks.burst / clocks.spectra_every
         if clocks.updates_every:
             cost += updates * clocks.burst / clocks.updates_every
-        while cost / self.thinning > room and self.thinning < 1 << 16:
+        if cost / self.thinning > room and self.thinning < MOST_THINNING:
             self.thinning *= 2
         return clocks

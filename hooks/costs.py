@@ -13,6 +13,9 @@ STEPS = 64
 CAPTURES = 5
 """Captures whose costs are kept; the first is not, it pays for what is loaded only once."""
 
+LEAST = 3
+"""Captures that must have been measured before what they cost is believed."""
+
 
 def _steps() -> deque[float]:
     return deque(maxlen=STEPS)
@@ -92,7 +95,7 @@ class Costs:
             layers: how many there are.
             background: CPU seconds of the measuring thread so far.
         """
-        norms = median(self.norms) if self.norms else 0.0
+        norms = median(self.norms) if len(self.norms) >= LEAST else 0.0
         spectra = background / self.spectra_layers * layers if self.spectra_layers else 0.0
         updates = (
             self.updates_seconds / self.updates_layers * layers if self.updates_layers else 0.0

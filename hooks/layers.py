@@ -188,7 +188,7 @@ def _why_not(seen: _Seen, is_updated: bool) -> str | None:
     """Why a parameter cannot be captured, whatever is asked for; None if it can."""
     parameter, lazy = seen.parameter, bool(is_lazy(seen.parameter))
     if not is_updated:
-        return "no watched optimizer updates it"
+        return "the watched optimizer does not hold it"
     if lazy:
         return LAZY
     if seen.view is None:

@@ -31,17 +31,19 @@ def names_of(optimizers: Sequence[Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _settings(group: Mapping[str, Any]) -> dict[str, bool | int | float | str | None]:
-    """A group's hyper-parameters as JSON scalars; parameters and tensors with entries left out."""
-    plain: dict[str, bool | int | float | str | None] = {}
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's hyper-parameters as JSON values; parameters, their names and matrices left out."""
+    plain: dict[str, Any] = {}
     for key, value in group.items():
-        if key == "params":
+        if key in ("params", "param_names"):
             continue
         if isinstance(value, Tensor):
             if value.numel() == 1:
                 plain[key] = float(value)
         elif value is None or isinstance(value, (bool, int, float, str)):
             plain[key] = value
+        elif isinstance(value, (list, tuple)) and all(isinstance(v, (int, float)) for v in value):
+            plain[key] = list(value)
         else:
             plain[key] = repr(value)
     return plain

@@ -67,6 +67,7 @@ class Recorder:
         self._step = start_step
         self._last_step = start_step
         self._logged: int | None = None
+        self._refused: set[str] = set()
         self._stepped: set[int] = set()
         self._plan: Plan | None = None
         self._planned = False
@@ -142,8 +143,19 @@ class Recorder:
                 self._logged = at
                 self._writer.scalar(at, "elapsed_seconds", self._costs.elapsed)
             for name, value in scalars.items():
-                number = value.item() if isinstance(value, torch.Tensor) else value
-                self._writer.scalar(at, name, float(number))
+                self._log(at, name, value)
+
+    def _log(self, step: int, name: str, value: Any) -> None:
+        try:
+            number = float(value.item() if isinstance(value, torch.Tensor) else value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if name not in self._refused:
+                self._refused.add(name)
+                logger.warning(
+                    "rec.log takes numbers, left out %s=%s: %s", name, type(value).__name__, error
+                )
+            return
+        self._writer.scalar(step, name, number)
 
     def advance(self) -> None:
         """End the recorder's step by hand, where not every optimizer steps every time.
@@ -256,8 +268,10 @@ class Recorder:
             mismatches = capture.mismatches()
         share = -(-len(self._layers) // self._ranks.size)
         costs = self._costs.whole_capture(share, self._worker.seconds)
-        failed, step_seconds, norms, spectra, updates, *mismatches = self._ranks.agree(
-            [float(self.failure is not None), self._costs.step_seconds, *costs, *mismatches],
+        achieved = (self._costs.total + self._worker.seconds) / self._costs.elapsed
+        mine = [float(self.failure is not None), achieved, self._costs.step_seconds, *costs]
+        failed, achieved, step_seconds, norms, spectra, updates, *mismatches = self._ranks.agree(
+            [*mine, *mismatches],
             self._layers[0].parameter.device,
         )
         if failed:
@@ -266,15 +280,20 @@ class Recorder:
             return
         self._capturing.end(capture, mismatches)
         self._keep_to_budget(
-            step_seconds=step_seconds, norms=norms, spectra=spectra, updates=updates
+            achieved=achieved,
+            step_seconds=step_seconds,
+            norms=norms,
+            spectra=spectra,
+            updates=updates,
         )
 
     def _keep_to_budget(self, **seconds: float) -> None:
         clocks = self._budget.decide(self._clocks, **seconds)
         if clocks != self._clocks:
             logger.warning(
-                "norms alone exceed the budget: they are captured every %d steps from step %d on, "
-                "instead of every %d",
+                "norms alone exceed the budget of %.3g of the run: they are captured every %d "
+                "steps from step %d on, instead of every %d; a larger budget=, or None, keeps them",
+                self._budget.share,
                 clocks.every,
                 self._step,
                 self._clocks.every,

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from optgeom.hooks.errors import WatchError
 
-TIMEOUT = timedelta(seconds=120)
+TIMEOUT = timedelta(seconds=60)
 """How long a collective of the capture waits for a rank before capture stops."""
 
 
@@ -91,10 +91,16 @@ class Ranks:
         self._rows: list[list[int]] = [[int(p.shape[0])] for p in parameters]
         if self.size == 1:
             return
-        self._group = dist.new_group(backend=dist.get_backend(), timeout=TIMEOUT)
         mine = [(n, local(p).shape[0]) for n, p in zip(names, parameters, strict=True)]
         everyone: list[list[tuple[str, int]]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(everyone, mine, group=self._group)
+        try:
+            self._group = dist.new_group(backend=dist.get_backend(), timeout=TIMEOUT)
+            dist.all_gather_object(everyone, mine, group=self._group)
+        except (RuntimeError, dist.DistError) as error:
+            raise WatchError(
+                f"every rank must call watch, not rank 0 alone; rank {self.rank} waited "
+                f"{TIMEOUT.seconds} s for the {self.size - 1} others: {str(error).splitlines()[0]}"
+            ) from error
         for rank, theirs in enumerate(everyone):
             if [name for name, _ in theirs] != list(names):
                 self.close()

@@ -78,7 +78,7 @@ def watch(
     capture = {**clocks.settings(), "stages": list(stages), "budget": budget}
     ranks = Ranks([layer.name for layer in captured], [layer.parameter for layer in captured])
     info = run_info(
-        run or PurePath(out).name,
+        run or PurePath(os.path.abspath(out)).name,
         captured,
         optimizers,
         capture=capture,

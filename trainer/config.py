@@ -284,6 +284,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _not_negative("seed", self.seed)
+        _require(
+            self.seed < 2**63, "must be below 2**63", "seed", self.seed, "take a smaller number"
+        )
         _not_negative("eval_every", self.eval_every)
         _positive("eval_batches", self.eval_batches)
         if self.clip is not None:

@@ -89,7 +89,7 @@ def train(
             before the first step.
         KeyboardInterrupt: Stopped by Ctrl-C after a whole step; the trace is closed.
     """
-    name = run or (Path(out).name if out is not None else config.optimizer.name)
+    name = run or (Path(out).absolute().name if out is not None else config.optimizer.name)
     with flushed_denormals(), join_ranks(config.device) as ranks, stop_requests() as stop:
         tell = listener if listener is not None and ranks.rank == 0 else Silent()
         share = ranks.slice(config.data.batch)

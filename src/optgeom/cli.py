@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,11 +82,21 @@ def demo(out: str, steps: int, overwrite: bool, serve: bool, port: int) -> None:
     traces = optgeom.open_traces(out)
     for table in demo_tables(traces, steps):
         console.print(table)
+    console.print(
+        "The demo captures every 10th step whole, several stages of it, without a budget; "
+        "by default, capture keeps below 1 % of the run.",
+        style="dim",
+    )
     console.print(f"Report: {write_report(out, Path(out) / 'report.html')}")
     if serve:
         _serve(console, out, port)
     else:
-        console.print(f"Look at it: optgeom dashboard {out}")
+        console.print(f"Look at it: {_program()} dashboard {out}")
+
+
+def _program() -> str:
+    """How this program can be called again from the same shell."""
+    return "optgeom" if shutil.which("optgeom") else sys.argv[0]
 
 
 @cli.command()
@@ -200,10 +211,15 @@ def _list_metrics(as_json: bool) -> None:
         rows = [{key: _plain(getattr(m, key)) for key in fields} for m in METRICS.values()]
         click.echo(json.dumps(rows))
         return
-    table = Table("metric", "unit", "formula", "reference", box=None)
+    console = Console()
+    table = Table(box=None)
+    table.add_column("metric", no_wrap=True)
+    for name in ("unit", "formula", "reference") if console.width >= 120 else ("formula",):
+        table.add_column(name)
     for metric in METRICS.values():
-        table.add_row(metric.name, metric.unit, metric.formula, metric.reference)
-    Console().print(table)
+        cells = (metric.unit, metric.formula, metric.reference)
+        table.add_row(metric.name, *(cells if console.width >= 120 else (metric.formula,)))
+    console.print(table)
 
 
 def _plain(value: object) -> Any:

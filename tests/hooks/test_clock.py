@@ -72,8 +72,10 @@ def test_bursts_are_consecutive_and_start_at_the_clock(clocks: Clocks) -> None:
 def test_the_budget_is_kept_or_the_thinning_is_at_its_end(
     clocks: Clocks, step: float, norms: float, spectra: float, updates: float, share: float
 ) -> None:
-    budget = Budget(share)
-    slower = budget.decide(clocks, step_seconds=step, norms=norms, spectra=spectra, updates=updates)
+    budget, slower = Budget(share), clocks
+    costs = {"step_seconds": step, "norms": norms, "spectra": spectra, "updates": updates}
+    for _ in range(60):  # one doubling of each per capture, as long as the run is beyond its share
+        slower = budget.decide(slower, achieved=1.0, **costs)
     assert slower.every % clocks.every == 0
     assert norms / slower.every <= share * step
     cost = spectra * slower.burst / slower.spectra_every
@@ -89,8 +91,16 @@ def test_without_a_budget_or_a_known_step_nothing_changes() -> None:
     clocks = Clocks.of(5, None, None, 1)
     costs = {"norms": 9.0, "spectra": 9.0, "updates": 9.0}
     for budget, seconds in ((Budget(None), 1.0), (Budget(0.01), 0.0)):
-        assert budget.decide(clocks, step_seconds=seconds, **costs) == clocks
+        assert budget.decide(clocks, achieved=1.0, step_seconds=seconds, **costs) == clocks
         assert budget.thinning == 1
+
+
+def test_one_noisy_measurement_changes_nothing_while_the_run_keeps_to_its_share() -> None:
+    clocks, budget = Clocks.of(5, None, None, 1), Budget(0.01)
+    costs = {"step_seconds": 0.1, "norms": 9.0, "spectra": 9.0, "updates": 9.0}
+    assert budget.decide(clocks, achieved=0.0099, **costs) == clocks
+    assert budget.thinning == 1
+    assert budget.decide(clocks, achieved=0.011, **costs).every == 10
 
 
 @pytest.mark.parametrize(
@@ -117,10 +127,12 @@ def test_the_first_capture_does_not_count_as_a_cost() -> None:
     costs.captured(inside=1.0, outside=100.0, now=1.0)
     assert costs.whole_capture(3, 0.0) == (0.0, 0.0, 0.0)
     costs.uncaptured(inside=1.0, now=3.0)
-    costs.measuring = 0.5
-    costs.captured(inside=1.25, outside=0.75, now=6.0)
+    for now in (6.0, 9.0, 12.0):
+        assert costs.whole_capture(3, 0.0)[0] == 0.0  # too few to be believed
+        costs.measuring = 0.5
+        costs.captured(inside=1.25, outside=0.75, now=now)
     assert costs.whole_capture(3, 0.0)[0] == 0.75
-    assert costs.total == 101.0
+    assert costs.total == 103.0
     assert costs.step_seconds == 2.0  # the time between steps, less what capture took of it
 
 
@@ -266,3 +278,33 @@ def test_scalars_stand_beside_the_step_that_ended_last(watched, bag, train, open
     assert elapsed["value"].to_pylist() == sorted(elapsed["value"].to_pylist())
     shares = trace.scalars("capture_share")["value"].to_pylist()
     assert all(0 < share < 1 for share in shares)
+
+
+def test_what_is_no_number_is_left_out_and_said_once(watched, bag, train, opened, caplog) -> None:
+    model = bag()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watched(model, optimizer, every=1) as recorder:
+        for step in range(3):
+            train(model, optimizer, [step])
+            recorder.log(loss=torch.ones(2), text="none", tokens=step)
+    assert recorder.failure is None
+    trace = opened()
+    assert trace.steps("tall").tolist() == [0, 1, 2]
+    assert trace.scalars("tokens").num_rows == 3
+    assert trace.scalars("loss").num_rows == 0
+    said = [record.message for record in caplog.records if "left out" in record.message]
+    assert len(said) == 2
+
+
+def test_a_stage_that_the_optimizer_does_not_yield_is_said_once(
+    watched, bag, train, caplog
+) -> None:
+    model = bag()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    stages = ("momentum", "ns_input", "update")
+    with watched(model, optimizer, every=1, stages=stages):
+        train(model, optimizer, range(3))
+    said = [record.getMessage() for record in caplog.records if "is not recorded" in record.message]
+    assert len(said) == 2
+    assert "register_state_reader" in said[0]
+    assert "optgeom.hooks.tap(parameter, 'ns_input', tensor)" in said[1]

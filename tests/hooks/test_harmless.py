@@ -260,15 +260,6 @@ def test_strict_raises_instead(break_it, watched, monkeypatch, bag, train) -> No
         go()
 
 
-def test_a_wrong_scalar_stops_the_capture_and_not_the_loop(watched, bag, train) -> None:
-    model = bag()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    recorder = watched(model, optimizer)
-    recorder.log(loss="high")
-    assert isinstance(recorder.failure, ValueError)
-    train(model, optimizer, [0])
-
-
 @pytest.mark.parametrize("first", ["scheduler", "watch"])
 def test_learning_rate_schedulers_before_and_after(first: str, watched, bag, train, opened) -> None:
     model = bag()

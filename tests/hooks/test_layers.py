@@ -58,7 +58,7 @@ def test_every_parameter_is_decided_and_every_refusal_has_a_reason() -> None:
     }
     assert reasons["tokens"].startswith("embeddings are off")
     assert reasons["stem.bias"] == reasons["up"] == reasons["norm"] == "not a matrix"
-    assert reasons["frozen"] == "no watched optimizer updates it"
+    assert reasons["frozen"] == "the watched optimizer does not hold it"
     assert reasons["codes"] == "torch.complex64 weights are not captured yet"
     assert reasons["empty"] == "it has no entries"
 

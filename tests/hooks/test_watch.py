@@ -36,7 +36,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "start": ({"start_step": -1}, "start_step must be an integer of at least 0, got -1"),
     "foreign": (
         {"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(2, 2))], lr=0.1)},
-        "nothing to capture: no watched optimizer updates it",
+        "nothing to capture: the watched optimizer does not hold it",
     ),
 }
 
