@@ -90,9 +90,11 @@ def find(path: str | os.PathLike[str]) -> Place:
     """The place of a path or URI.
 
     Raises:
-        NotATrace: the URI names a file system that pyarrow.fs does not open.
+        NotATrace: the path is empty, or the URI names a file system that pyarrow.fs does not open.
     """
     text = os.fspath(path)
+    if not text:
+        raise NotATrace("an empty path is no folder: pass the folder that a run wrote to, or '.'")
     if "://" not in text:
         return Place(text, fs.LocalFileSystem(), os.path.abspath(text))
     try:

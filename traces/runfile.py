@@ -23,11 +23,13 @@ def local_folder(out: str | os.PathLike[str]) -> Path:
     """The folder to write to.
 
     Raises:
-        TraceError: `out` is a URI of an object store.
+        TraceError: `out` is empty, or a URI of an object store.
     """
     text = os.fspath(out)
     if text.startswith("file://"):
         text = text.removeprefix("file://")
+    if not text:
+        raise TraceError(f"{os.fspath(out)!r} names no folder: pass the folder to write to, or '.'")
     if "://" in text:
         raise TraceError(
             f"traces are written to local folders, not to {text!r}: write to a folder and copy it"

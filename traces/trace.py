@@ -342,7 +342,7 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
         path: its folder, or a URI of it that pyarrow.fs opens.
 
     Raises:
-        NotATrace: there is no run.json; the message says what is there instead.
+        NotATrace: the path is empty, or there is no run.json; the message says what is there.
         SchemaTooNew: a newer optgeom wrote it.
         DamagedTrace: run.json is truncated or its bytes changed.
     """

@@ -9,7 +9,7 @@ import pytest
 from optgeom.traces.errors import NotATrace, NotCaptured
 from optgeom.traces.info import RunInfo
 from optgeom.traces.schema import Cell
-from optgeom.traces.store import open_traces
+from optgeom.traces.store import open_trace, open_traces
 from optgeom.traces.writer import TraceWriter
 
 
@@ -59,6 +59,18 @@ def test_refresh_takes_up_new_runs(runs: Path, info: RunInfo) -> None:
     assert list(traces) == ["a", "b", "c"]
     assert traces["a"] is kept
     assert traces.version != version
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    with pytest.raises(NotATrace, match=r"^an empty path is no folder: .*$"):
+        open_traces("")
+    monkeypatch.chdir(runs / "a")
+    with pytest.raises(NotATrace, match=r"^an empty path is no folder: .*$"):
+        open_trace("")
+    assert open_trace(".").name == "a"
 
 
 def test_the_wrong_kind_names_the_way_out(runs: Path, tmp_path: Path) -> None:

@@ -50,6 +50,16 @@ def test_object_stores_are_for_later(info: RunInfo) -> None:
         TraceWriter("s3://bucket/run", info)
 
 
+@pytest.mark.parametrize("out", ["", "file://"])
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, info: RunInfo, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TraceError, match=f"^'{out}' names no folder: .*$"):
+        TraceWriter(out, info)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_columns_leave_nothing(tmp_path: Path, info: RunInfo) -> None:
     with pytest.raises(TraceError, match="stand in both"):
         TraceWriter(
