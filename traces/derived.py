@@ -11,7 +11,7 @@ from optgeom.traces.errors import TraceError
 from optgeom.traces.names import PartName, parse_name
 from optgeom.traces.parts import one_chunk
 from optgeom.traces.reader import DERIVED
-from optgeom.traces.runfile import local_folder, make_folder
+from optgeom.traces.runfile import make_folder
 from optgeom.traces.schema import KEYS, TEXT
 from optgeom.traces.segment import SegmentWriter
 from optgeom.traces.trace import Trace
@@ -34,8 +34,8 @@ def write_derived(trace: Trace, name: str, table: pa.Table) -> Path:
         The file written.
 
     Raises:
-        TraceError: a key column is missing or null, the name is no name, or the folder cannot be
-            written.
+        TraceError: a key column is missing or null, the name is no name, or the folder is not
+            local or cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise TraceError(f"{name!r} names no analysis: use small letters, digits, - and _")
@@ -58,7 +58,7 @@ def write_derived(trace: Trace, name: str, table: pa.Table) -> Path:
         made = one_chunk(table.select(schema.names).cast(schema))
     except (pa.ArrowException, ValueError) as error:
         raise TraceError(f"a key column has another type than in the records: {error}") from error
-    folder = local_folder(trace.path) / DERIVED / name
+    folder = trace.folder() / DERIVED / name
     make_folder(folder)
     numbers = [part.sequence for part in map(parse_name, map(_file, folder.iterdir())) if part]
     attempt = trace.info.attempts[-1].attempt if trace.info.attempts else 0

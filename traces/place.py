@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
 
-from optgeom.traces.errors import NotATrace
+from optgeom.traces.errors import NotATrace, TraceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder in a file system; paths within it are relative, with forward slashes."""
+    """A folder in a file system; paths within it are relative, with forward slashes.
+
+    Attributes:
+        shown: the path or URI as it was typed; for messages, never to find a file by.
+        filesystem: where `root` is.
+        root: absolute, so that a later change of the current folder moves nothing.
+    """
 
     shown: str
     filesystem: fs.FileSystem
@@ -31,6 +38,18 @@ class Place:
     def name(self) -> str:
         """The folder's own name."""
         return self.root.rstrip("/").rpartition("/")[2]
+
+    def local(self) -> Path:
+        """The folder to write to, absolute.
+
+        Raises:
+            TraceError: it is not in a local file system.
+        """
+        if not isinstance(self.filesystem, fs.LocalFileSystem):
+            raise TraceError(
+                f"{self.shown} is not a local folder: copy the trace to one, and write there"
+            )
+        return Path(self.root)
 
     def below(self, path: str) -> Place:
         """The folder `path` of this one."""

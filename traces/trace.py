@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -43,6 +44,14 @@ class Trace:
     def path(self) -> str:
         """The path or URI that it was opened with."""
         return self._files.place.shown
+
+    def folder(self) -> Path:
+        """The local folder it was opened at, absolute, wherever the current folder is now.
+
+        Raises:
+            TraceError: it was opened in another file system.
+        """
+        return self._files.place.local()
 
     @property
     def info(self) -> RunInfo:

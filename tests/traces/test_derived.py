@@ -6,10 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from pyarrow import fs
 
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import TraceError
 from optgeom.traces.info import RunInfo
+from optgeom.traces.place import Place
 from optgeom.traces.schema import KEYS, Cell
 from optgeom.traces.store import Trace, open_trace
 from optgeom.traces.writer import TraceWriter
@@ -54,6 +56,27 @@ def test_keys_from_metrics_fit(trace: Trace) -> None:
     path = write_derived(trace, "x", table.append_column("twice", pc.add(table["step"], 1)))
     assert path.parent.name == "x"
     assert open_trace(trace.path).metrics().column("twice").to_pylist() == [1, 2]
+
+
+@pytest.mark.parametrize("uri", [False, True])
+def test_written_where_the_trace_was_opened(
+    trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    opened = open_trace((tmp_path / "a").as_uri() if uri else "a")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = write_derived(opened, "x", pa.table(keys(trace, 0) | {"late": [1]}))
+    assert path.parent == tmp_path / "a" / "derived" / "x"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert opened.refresh()
+    assert opened.metrics(steps=0).column("late").to_pylist() == [1]
+
+
+def test_an_object_store_is_not_written_to(trace: Trace) -> None:
+    stored = Place("s3://bucket/a", fs.SubTreeFileSystem("/", fs.LocalFileSystem()), trace.path)
+    with pytest.raises(TraceError, match="s3://bucket/a is not a local folder"):
+        write_derived(Trace(stored), "x", pa.table(keys(trace, 0)))
 
 
 def test_records_are_not_touched(trace: Trace) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from optgeom.traces.errors import NotATrace, NotCaptured
@@ -59,6 +60,24 @@ def test_refresh_takes_up_new_runs(runs: Path, info: RunInfo) -> None:
     assert list(traces) == ["a", "b", "c"]
     assert traces["a"] is kept
     assert traces.version != version
+
+
+def test_runs_are_followed_where_they_were_opened(
+    runs: Path, info: RunInfo, cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    alone, traces = open_trace("b"), open_traces(".")
+    monkeypatch.chdir(runs / "notes")
+    with TraceWriter(runs / "b", info, start_step=5) as writer:
+        writer.update(cell(5), np.ones((8, 4), np.float32))
+    TraceWriter(runs / "c", info).close()
+    assert alone.refresh()
+    assert traces.refresh()
+    assert list(traces) == ["a", "b", "c"]
+    for trace in (alone, traces["b"]):
+        assert trace.name == "b"
+        assert trace.folder() == runs / "b"
+        assert len(list(trace.matrices())) == 1
 
 
 def test_an_empty_path_is_not_the_current_folder(
