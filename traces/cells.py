@@ -17,14 +17,14 @@ _CELL = ("step", "layer", "stage", "attempt", "optimizer")
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest attempt of each step: what a resumed run shows."""
+    """The newest attempt of each step: what a resumed run shows of its cells."""
 
     steps: Codes
     attempts: Codes
 
     @classmethod
     def of(cls, steps: Codes, attempts: Codes) -> Self:
-        """From the steps and attempts of all records, in any order."""
+        """From the steps and attempts of all cells, in any order."""
         order = np.lexsort((attempts, steps))
         steps, attempts = steps[order], attempts[order]
         last = np.append(steps[1:] != steps[:-1], True)[: len(steps)]

@@ -19,7 +19,7 @@ from optgeom.traces.names import TEMPORARY, parse_name
 from optgeom.traces.parts import PartTable, Vocabulary
 from optgeom.traces.place import Entry, Place
 from optgeom.traces.scalars import newest_scalars
-from optgeom.traces.schema import OPEN_TABLES, TABLES, table_schema
+from optgeom.traces.schema import CELL_TABLES, OPEN_TABLES, TABLES, table_schema
 
 DERIVED = "derived"
 _TRIES = 8
@@ -108,7 +108,7 @@ class TraceFiles:
             return index
 
     def newest(self) -> Newest | None:
-        """The newest attempt of each step; None if there is only one attempt."""
+        """The newest attempt that has a cell at each step; None if there is only one attempt."""
         with self.lock:
             version, newest = self._newest
             if version != self.version:
@@ -128,9 +128,7 @@ class TraceFiles:
     def scalars(self, name: str | None) -> pa.Table:
         """The table of scalars, newest attempts only."""
         with self.lock:
-            return self._consistent(
-                lambda: newest_scalars(self.tables(("scalars",))[0], self.newest(), name)
-            )
+            return newest_scalars(self.tables(("scalars",))[0], name)
 
     def derived_names(self) -> list[str]:
         """The names of the later analyses that are there, sorted."""
@@ -184,12 +182,12 @@ class TraceFiles:
 
     def _find_newest(self) -> Newest | None:
         files = [path.split("/") for path in self.entries]
-        names = [parse_name(path[-1]) for path in files if path[0] in TABLES]
+        names = [parse_name(path[-1]) for path in files if path[0] in CELL_TABLES]
         if len({name.attempt for name in names if name is not None}) < 2:
             return None
         columns = [
             (part.column("step").to_numpy(), part.column("attempt").to_numpy())
-            for table in self.tables(TABLES)
+            for table in self.tables(CELL_TABLES)
             for part in table.parts
         ]
         steps = np.concatenate([one for one, _ in columns]).astype(np.int64)

@@ -56,6 +56,7 @@ FIXED: Mapping[str, Mapping[str, pa.DataType]] = {
     "scalars": {"name": TEXT, "value": pa.float64()},
 }
 TABLES = tuple(FIXED)
+CELL_TABLES = tuple(table for table in TABLES if table != "scalars")
 SMALL_TABLES = tuple(table for table in TABLES if table != "updates")
 OPEN_TABLES = ("metrics", "spectra")
 

@@ -18,12 +18,11 @@ from optgeom.traces.matrices import Floats, neuron_count, neuron_norms, read_mat
 from optgeom.traces.parts import Codes
 from optgeom.traces.place import Place, find
 from optgeom.traces.reader import TraceFiles
-from optgeom.traces.schema import STAGES, Cell
+from optgeom.traces.schema import CELL_TABLES, STAGES, Cell
 
 Steps = int | Iterable[int] | slice | None
 Asked = int | Iterable[int] | slice
 Names = str | Iterable[str] | None
-CELL_TABLES = ("metrics", "spectra", "neurons", "updates")
 
 
 class Trace:

@@ -234,33 +234,6 @@ class TestMatrices:
             open_trace(tmp_path).matrix(0, info.layers[0].name)
 
 
-class TestNewestAttempt:
-    @pytest.fixture
-    def resumed(self, trace_path: Path, info: RunInfo, record: Record) -> Trace:
-        with TraceWriter(trace_path, info, start_step=20) as writer:
-            record(writer, [20], plus=0.5)
-            record(writer, [30, 40], plus=0.5, layers=info.layers[:1])
-        return open_trace(trace_path)
-
-    def test_each_step_from_the_newest_that_has_it(self, resumed: Trace) -> None:
-        table = resumed.metrics(stages="update", layers="blocks.0.up.weight")
-        assert table.column("attempt").to_pylist() == [0, 0, 1, 1, 1]
-        assert table.column("neuron_norm_cv").to_pylist() == [0.0, 10.0, 20.5, 30.5, 40.5]
-
-    def test_a_step_is_of_one_attempt_in_every_table(self, resumed: Trace) -> None:
-        assert resumed.steps("head.weight").tolist() == [0, 10, 20]
-        assert resumed.spectrum(20, "head.weight")[0] == 24.5
-        assert resumed.neurons("head.weight")[0].tolist() == [0, 10, 20]
-        # attempt 0 has a matrix at step 20, but it is not of the trajectory that is shown
-        assert resumed.steps(table="updates").tolist() == [0]
-        assert resumed.scalars("loss").column("step").to_pylist() == [0, 10, 20, 30, 40]
-        assert resumed.scalars("loss").column("value").to_pylist()[2] == 1 / 21 + 0.5
-
-    def test_all(self, resumed: Trace) -> None:
-        rows = resumed.metrics(steps=20, layers="head.weight", stages="update", attempts="all")
-        assert rows.column("neuron_norm_cv").to_pylist() == [20.0, 20.5]
-
-
 class TestLive:
     def test_follows_a_run(self, tmp_path: Path, info: RunInfo, record: Record) -> None:
         writer = TraceWriter(tmp_path, info, flush_every=1e6)
