@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,12 +11,10 @@ from optgeom.figures.empty import empty
 from optgeom.figures.formats import number
 from optgeom.figures.labels import note
 from optgeom.figures.names import by_kind, escape, layer_titles
-from optgeom.figures.reading import Missing, missing_table, numbers_of
+from optgeom.figures.reading import Missing, Source, numbers_of, one_trace
+from optgeom.figures.statuses import nothing_in
 from optgeom.figures.theme import SEQUENTIAL, Theme, ThemeName, axis, layout, theme_of
 from optgeom.geometry.catalogue import METRICS
-
-if TYPE_CHECKING:
-    from optgeom.traces.store import Trace
 
 ROW = 14
 GAP = 6
@@ -40,15 +38,16 @@ class LayerMapInfo(NamedTuple):
     missing: tuple[Missing, ...]
 
 
-def info(trace: Trace, metric: str, *, stage: str = "update") -> LayerMapInfo:
+def info(source: Source, metric: str, *, stage: str = "update") -> LayerMapInfo:
     """Collect one metric of every layer.
 
     Args:
-        trace: one run.
+        source: one run.
         metric: a column of the catalogue.
         stage: the stage of the metric.
     """
-    absent = missing_table(trace, title="any layer", stage=stage, table=METRICS[metric].table)
+    trace = one_trace(source)
+    absent = nothing_in(trace, title="any layer", stage=stage, table=METRICS[metric].table)
     if stage not in trace.stages:
         return LayerMapInfo(metric, (), (), (), (absent,))
     table = trace.metrics(stages=[stage])
@@ -142,7 +141,7 @@ def plot(what: LayerMapInfo, *, theme: Theme) -> go.Figure:
 
 
 def layer_map(
-    trace: Trace,
+    trace: Source,
     metric: str = "neuron_norm_cv",
     *,
     stage: str = "update",
@@ -151,12 +150,12 @@ def layer_map(
     """Draw one metric of every layer at every captured step, kinds of layers apart.
 
     Args:
-        trace: one run.
+        trace: one run, or a source of exactly one.
         metric: a column of the catalogue.
         stage: ``update`` or another captured stage.
         theme: ``"light"`` or ``"dark"``.
 
     Raises:
-        OptgeomError: if the theme is unknown.
+        OptgeomError: if there are several runs, or the theme is unknown.
     """
     return plot(info(trace, metric, stage=stage), theme=theme_of(theme))

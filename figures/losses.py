@@ -78,6 +78,11 @@ def info(
             what = f"{run_label(trace.name)} has no scalar called {needed}."
             missing.append(Missing(what, f"rec.log({needed}={needed})"))
             continue
+        lost = _not_finite_from(steps, values)
+        if lost is not None:
+            brief = f"{name} not finite from step {lost:,}"
+            what = f"{run_label(trace.name)}: {brief}."
+            missing.append(Missing(what, "", trace.name, brief))
         usable = np.isfinite(x)
         points = tuple(x[usable].tolist()), tuple(values[usable].tolist())
         curves.append(LossCurve(trace.name, colours.get(trace.name, 99), *points))
@@ -97,6 +102,16 @@ def scalar(
     return steps[order], values[order]
 
 
+def _not_finite_from(
+    steps: np.ndarray[tuple[int], np.dtype[np.float64]],
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> int | None:
+    """Return the step from which on a scalar stays not finite; None where its last value is."""
+    finite = np.flatnonzero(np.isfinite(values))
+    first = int(finite[-1]) + 1 if finite.size else 0
+    return int(steps[first]) if first < steps.size else None
+
+
 def _abscissa(
     trace: Trace, steps: np.ndarray[tuple[int], np.dtype[np.float64]], against: Abscissa
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
@@ -110,7 +125,7 @@ def _abscissa(
 
 def plot(what: LossInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure:
     """Draw the curves as recorded, unsmoothed, labelled at the line ends."""
-    drawn = [curve for curve in what.curves if curve.x]
+    drawn = [curve for curve in what.curves if np.isfinite(curve.y).any()]
     if not drawn:
         return empty(what.missing, theme, height=height)
     finite = np.concatenate([np.asarray(curve.y) for curve in drawn])
@@ -121,8 +136,9 @@ def plot(what: LossInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure:
     ends = []
     for curve in drawn:
         known = [value for value in curve.y if np.isfinite(value)]
-        at = ((known[-1] if known else low) - low) / (high - low)
-        ends.append(EndLabel(run_short(curve.run), theme.run(curve.slot), at))
+        if known:
+            at = (known[-1] - low) / (high - low)
+            ends.append(EndLabel(run_short(curve.run), theme.run(curve.slot), at))
     lines = [
         go.Scatter(
             x=curve.x,

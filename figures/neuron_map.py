@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,11 +11,16 @@ from optgeom.figures.bins import farthest
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import number
 from optgeom.figures.names import layer_title
-from optgeom.figures.reading import Missing, captured_steps, find_layer, missing_table
+from optgeom.figures.reading import (
+    Missing,
+    Source,
+    captured_steps,
+    find_layer,
+    missing_table,
+    one_trace,
+)
+from optgeom.figures.statuses import nothing_in
 from optgeom.figures.theme import Theme, ThemeName, axis, layout, theme_of
-
-if TYPE_CHECKING:
-    from optgeom.traces.store import Trace
 
 HEIGHT = 280
 LIMIT = 2.0
@@ -44,14 +49,15 @@ class NeuronHeatmapInfo(NamedTuple):
     missing: tuple[Missing, ...]
 
 
-def info(trace: Trace, layer: str, *, stage: str = "update") -> NeuronHeatmapInfo:
+def info(source: Source, layer: str, *, stage: str = "update") -> NeuronHeatmapInfo:
     """Collect the neuron norms of one layer at all captured steps.
 
     Args:
-        trace: one run.
+        source: one run.
         layer: the layer's name.
         stage: the stage of the norms.
     """
+    trace = one_trace(source)
     described = find_layer([trace], layer)
     title = layer_title(described)
     if not captured_steps(trace, layer, stage=stage, table="neurons"):
@@ -60,11 +66,15 @@ def info(trace: Trace, layer: str, *, stage: str = "update") -> NeuronHeatmapInf
     steps, block = trace.neurons(layer, stage=stage)
     norms = np.asarray(block, dtype=np.float64)
     means = norms.mean(axis=1, keepdims=True)
+    usable = np.isfinite(means[:, 0]) & (means[:, 0] > 0)
+    if not usable.any():
+        why = nothing_in(trace, title=title, stage=stage, table="metrics", layer=layer)
+        return NeuronHeatmapInfo(title, (), (), (), 0, (why,))
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log2(norms / means).T
     # A norm of 0 is the farthest of all: it wins its bin, and is drawn as 1/4 or less.
     logs = np.where(np.isneginf(logs), ZERO, logs)
-    order = np.argsort(norms.mean(axis=0), kind="stable")
+    order = np.argsort(norms[usable].mean(axis=0), kind="stable")
     binned, source = farthest(logs[order])
     values = tuple(tuple(v if np.isfinite(v) else None for v in row) for row in binned.tolist())
     return NeuronHeatmapInfo(
@@ -131,7 +141,7 @@ def _of_mean(value: float | None) -> str:
 
 
 def neuron_heatmap(
-    trace: Trace, layer: str, *, stage: str = "update", theme: ThemeName = "light"
+    trace: Source, layer: str, *, stage: str = "update", theme: ThemeName = "light"
 ) -> go.Figure:
     """Draw every neuron's norm over the captured steps, each step divided by its mean.
 
@@ -139,12 +149,13 @@ def neuron_heatmap(
     bin shows its entry farthest from 1, never the mean.
 
     Args:
-        trace: one run.
+        trace: one run, or a source of exactly one.
         layer: the layer's name.
         stage: ``update`` or another captured stage.
         theme: ``"light"`` or ``"dark"``.
 
     Raises:
-        OptgeomError: if the trace has no such layer, or the theme is unknown.
+        OptgeomError: if there are several runs, the trace has no such layer, or the theme is
+            unknown.
     """
     return plot(info(trace, layer, stage=stage), theme=theme_of(theme))

@@ -18,11 +18,11 @@ from optgeom.figures.reading import (
     Source,
     as_traces,
     find_layer,
-    missing_table,
     numbers_of,
     slot_map,
     texts_of,
 )
+from optgeom.figures.statuses import nothing_in
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
 from optgeom.geometry.catalogue import METRICS
 
@@ -90,7 +90,7 @@ def info(
         curve = _curve(trace, layer, described.kind, metric, stage, colours.get(trace.name, 99))
         if curve is None:
             table = METRICS[metric].table
-            missing.append(missing_table(trace, title=title, stage=stage, table=table))
+            missing.append(nothing_in(trace, title=title, stage=stage, table=table, layer=layer))
         else:
             curves.append(curve)
     values = [value for curve in curves for value in curve.values if value is not None]

@@ -18,10 +18,10 @@ from optgeom.figures.reading import (
     as_traces,
     at_or_before,
     layer_in,
-    missing_table,
     numbers_of,
     slot_map,
 )
+from optgeom.figures.statuses import nothing_in, statuses_of
 from optgeom.figures.theme import Theme, ThemeName, axis, layout, theme_of
 from optgeom.geometry.catalogue import METRICS
 
@@ -96,7 +96,7 @@ def info(
         at, found, top = _values(trace, stage, metric, step)
         if not found:
             missing.append(
-                missing_table(trace, title="any layer", stage=stage, table=METRICS[metric].table)
+                nothing_in(trace, title="any layer", stage=stage, table=METRICS[metric].table)
             )
         values.append(found)
         steps.append(at)
@@ -137,12 +137,17 @@ def _values(
         return None, {}, 0.0
     at = table.column("step").to_numpy()
     names = table.column("layer").to_pylist()
+    statuses = statuses_of(table, METRICS[metric].table)
+    captured = usable | np.asarray([bool(status) for status in statuses])
     found: dict[str, float] = {}
-    # Rows come sorted by step, so the last one that counts for a layer is the nearest.
-    for place in np.flatnonzero(usable):
+    # Rows come sorted by step, so the last one captured for a layer is the nearest; if it holds
+    # no number, an earlier step's would be a stale one.
+    for place in np.flatnonzero(captured):
         if step is None or at[place] <= step:
-            found[names[place]] = float(numbers[place])
-    known = [int(one) for one in np.unique(at[usable])]
+            found.pop(names[place], None)
+            if usable[place]:
+                found[names[place]] = float(numbers[place])
+    known = [int(one) for one in np.unique(at[captured])]
     return at_or_before(known, step), found, float(numbers[usable].max())
 
 

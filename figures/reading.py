@@ -25,10 +25,14 @@ class Missing(NamedTuple):
     Attributes:
         what: a sentence that says what is absent.
         code: the line of code that captures it, or an empty string.
+        run: the run that lacks it, or an empty string.
+        brief: the same in a few words, for a note that names the run itself.
     """
 
     what: str
     code: str
+    run: str = ""
+    brief: str = ""
 
 
 def as_traces(source: Source) -> tuple[Trace, ...]:
@@ -46,6 +50,22 @@ def as_traces(source: Source) -> tuple[Trace, ...]:
     if not found:
         raise OptgeomError("a figure needs at least one trace; got none: pass open_trace(path)")
     return found
+
+
+def one_trace(source: Source) -> Trace:
+    """Return the only trace of a source, for figures that draw one run.
+
+    Raises:
+        OptgeomError: if there are several, or none.
+    """
+    found = as_traces(source)
+    if len(found) > 1:
+        names = ", ".join(trace.name for trace in found)
+        raise OptgeomError(
+            f"this figure draws one run; got {len(found)} ({names}): "
+            f'pass one of them, traces["{found[0].name}"]'
+        )
+    return found[0]
 
 
 def slot_map(traces: Iterable[Trace], slots: Mapping[str, int] | None) -> Mapping[str, int]:
@@ -102,6 +122,12 @@ def texts_of(table: pa.Table, name: str) -> list[str]:
     if name not in table.column_names:
         return [""] * table.num_rows
     return [value or "" for value in table.column(name).to_pylist()]
+
+
+def first_capture(trace: Trace, step: int) -> Missing:
+    """Say that a run holds nothing at or before the step looked at."""
+    brief = f"first capture at step {step:,}"
+    return Missing(f"{run_label(trace.name)} has its {brief}.", "", trace.name, brief)
 
 
 def missing_table(trace: Trace, *, title: str, stage: str, table: str) -> Missing:

@@ -25,9 +25,11 @@ from optgeom.figures.reading import (
     at_or_before,
     captured_steps,
     find_layer,
+    first_capture,
     missing_table,
     slot_map,
 )
+from optgeom.figures.statuses import status_at, unusable
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
 
 if TYPE_CHECKING:
@@ -103,12 +105,15 @@ def info(
         highs.append(high)
         at = at_or_before(steps, step)
         if at is None:
-            missing.append(
-                Missing(f"{run_label(trace.name)} has its first capture at step {steps[0]}.", "")
-            )
+            missing.append(first_capture(trace, steps[0]))
             continue
         norms = trace.neuron_norms(at, layer, stage=stage)
-        curves.append(NormCurve(trace.name, colours.get(trace.name, 99), at, sorted_ratio(norms)))
+        values = sorted_ratio(norms)
+        if not values:
+            why = _why_unusable(trace, layer, stage, at, norms)
+            missing.append(unusable(trace, stage=stage, status=why, step=at))
+            continue
+        curves.append(NormCurve(trace.name, colours.get(trace.name, 99), at, values))
         if exact and stage == "update" and described.shape[0] > described.shape[1]:
             ideal += _exact(trace, layer, at, colours.get(trace.name, 99))
     exponents = (
@@ -125,6 +130,16 @@ def sorted_ratio(norms: npt.NDArray[np.floating]) -> tuple[float, ...]:
     if not math.isfinite(mean) or mean <= 0:
         return ()
     return tuple((values / mean).tolist())
+
+
+def _why_unusable(
+    trace: Trace, layer: str, stage: str, step: int, norms: npt.NDArray[np.floating]
+) -> str:
+    status = status_at(trace, layer, stage=stage, step=step, of="metrics")
+    if status != "ok":
+        return status
+    # NaN in a row of a good status stands for neurons that no process has written.
+    return "zero" if np.isfinite(norms).all() else "incomplete"
 
 
 def _extent(norms: npt.NDArray[np.floating]) -> tuple[float, float]:

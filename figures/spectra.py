@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import number
-from optgeom.figures.labels import EndLabel, end_labels, margin_for, note
+from optgeom.figures.labels import EndLabel, end_labels, margin_for, note, wrapped
 from optgeom.figures.names import escape, layer_title, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
@@ -24,10 +24,12 @@ from optgeom.figures.reading import (
     at_or_before,
     captured_steps,
     find_layer,
+    first_capture,
     missing_table,
     numbers_of,
     slot_map,
 )
+from optgeom.figures.statuses import status_at, unusable
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
 
 if TYPE_CHECKING:
@@ -106,17 +108,19 @@ def info(
             lows.append(_lowest(trace, layer, one))
             at = at_or_before(steps, step)
             if at is None:
-                missing.append(
-                    Missing(
-                        f"{run_label(trace.name)} has its first capture at step {steps[0]}.", ""
-                    )
-                )
+                missing.append(first_capture(trace, steps[0]))
                 continue
-            values = relative(trace.spectrum(at, layer, stage=one))
-            if values:
-                slot = colours.get(trace.name, 99)
-                curves.append(SpectrumCurve(trace.name, slot, one, at, values))
-                floor = max(floor, _floor(trace, layer, one, at))
+            # A captured step may hold a null spectrum, which spectra() leaves out.
+            stored = trace.spectra(layer, stage=one, steps=[at])[1]
+            values = relative(stored[-1]) if stored else ()
+            if not values:
+                status = status_at(trace, layer, stage=one, step=at, of="spectra")
+                why = "undefined" if status == "ok" else status
+                missing.append(unusable(trace, stage=one, status=why, step=at, beside=one != stage))
+                continue
+            slot = colours.get(trace.name, 99)
+            curves.append(SpectrumCurve(trace.name, slot, one, at, values))
+            floor = max(floor, _floor(trace, layer, one, at))
     bottom = max(min(lows), floor / 3, LOWEST)
     return SpectrumInfo(
         title, stage, tuple(curves), floor, 10.0 ** math.floor(math.log10(bottom)), tuple(missing)
@@ -166,6 +170,10 @@ def plot(what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure
     every = 1 if top - bottom <= 5 else 2
     ticks = [10.0**power for power in range(0, round(bottom) - 1, -every)]
     notes = end_labels(ends, plot_height=height - 48)
+    if what.missing and all(curve.stage != what.stage for curve in what.curves):
+        text = "<br>".join(wrapped(one.what) for one in what.missing)
+        low = {"x": 0, "y": 0, "xref": "paper", "yref": "paper", "xanchor": "left"}
+        notes.append(note(text, theme, **low, yanchor="bottom", xshift=6, align="left"))
     band = _band(what, theme)
     if band:
         place = math.log10(what.floor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,12 +10,17 @@ import plotly.graph_objects as go
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import number
 from optgeom.figures.names import layer_title
-from optgeom.figures.reading import Missing, captured_steps, find_layer, missing_table
+from optgeom.figures.reading import (
+    Missing,
+    Source,
+    captured_steps,
+    find_layer,
+    missing_table,
+    one_trace,
+)
 from optgeom.figures.spectra import LOWEST, relative
+from optgeom.figures.statuses import nothing_in
 from optgeom.figures.theme import SEQUENTIAL, Theme, ThemeName, axis, layout, theme_of
-
-if TYPE_CHECKING:
-    from optgeom.traces.store import Trace
 
 HEIGHT = 280
 MOST = 256
@@ -39,29 +44,36 @@ class SpectrumHeatmapInfo(NamedTuple):
     missing: tuple[Missing, ...]
 
 
-def info(trace: Trace, layer: str, *, stage: str = "update") -> SpectrumHeatmapInfo:
+def info(source: Source, layer: str, *, stage: str = "update") -> SpectrumHeatmapInfo:
     """Collect the spectra of one layer at all captured steps.
 
     Args:
-        trace: one run.
+        source: one run.
         layer: the layer's name.
         stage: the stage of the spectra.
     """
+    trace = one_trace(source)
     title = layer_title(find_layer([trace], layer))
-    if not captured_steps(trace, layer, stage=stage, table="spectra"):
+    captured = captured_steps(trace, layer, stage=stage, table="spectra")
+    if not captured:
         missing = missing_table(trace, title=title, stage=stage, table="spectra")
         return SpectrumHeatmapInfo(title, (), (), (), (missing,))
     steps, spectra = trace.spectra(layer, stage=stage)
+    if not any(relative(one) for one in spectra):
+        why = nothing_in(trace, title=title, stage=stage, table="spectra", layer=layer)
+        return SpectrumHeatmapInfo(title, (), (), (), (why,))
     size = max(len(one) for one in spectra)
     rows = np.unique(np.linspace(0, size - 1, min(size, MOST)).round().astype(int))
-    block = np.full((rows.size, len(spectra)), np.nan)
-    for place, one in enumerate(spectra):
+    # A null spectrum (diverged, zero) keeps its column: it stays a gap.
+    column = {step: place for place, step in enumerate(captured)}
+    block = np.full((rows.size, len(captured)), np.nan)
+    for step, one in zip(steps, spectra, strict=True):
         values = np.asarray(relative(one))
         if values.size == size:
-            block[:, place] = np.log10(np.maximum(values[rows], LOWEST))
+            block[:, column[int(step)]] = np.log10(np.maximum(values[rows], LOWEST))
     return SpectrumHeatmapInfo(
         title,
-        tuple(int(step) for step in steps),
+        captured,
         tuple((100 * rows / max(1, size - 1)).tolist()),
         tuple(tuple(v if np.isfinite(v) else None for v in row) for row in block.tolist()),
         (),
@@ -109,17 +121,18 @@ def plot(what: SpectrumHeatmapInfo, *, theme: Theme, height: int = HEIGHT) -> go
 
 
 def spectrum_heatmap(
-    trace: Trace, layer: str, *, stage: str = "update", theme: ThemeName = "light"
+    trace: Source, layer: str, *, stage: str = "update", theme: ThemeName = "light"
 ) -> go.Figure:
     """Draw the spectrum of one layer at every captured step, each divided by its largest value.
 
     Args:
-        trace: one run.
+        trace: one run, or a source of exactly one.
         layer: the layer's name.
         stage: ``update`` or another captured stage.
         theme: ``"light"`` or ``"dark"``.
 
     Raises:
-        OptgeomError: if the trace has no such layer, or the theme is unknown.
+        OptgeomError: if there are several runs, the trace has no such layer, or the theme is
+            unknown.
     """
     return plot(info(trace, layer, stage=stage), theme=theme_of(theme))

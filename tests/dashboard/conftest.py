@@ -37,6 +37,12 @@ def fake() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def broken() -> ModuleType:
+    """The trainer of runs that go wrong."""
+    return _load(ROOM.parent / "figures" / "broken_runs.py")
+
+
+@pytest.fixture(scope="session")
 def shots() -> ModuleType:
     """The maker of screenshots: it starts the real server and a real browser."""
     return _load(ROOM / "screenshots.py")

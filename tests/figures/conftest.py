@@ -10,13 +10,13 @@ import pytest
 from optgeom.traces.store import Traces, open_traces
 
 
-def _load() -> ModuleType:
-    path = Path(__file__).with_name("fake_runs.py")
-    spec = importlib.util.spec_from_file_location("fake_runs", path)
+def _load(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["fake_runs"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -24,7 +24,13 @@ def _load() -> ModuleType:
 @pytest.fixture(scope="session")
 def fake() -> ModuleType:
     """The maker of small runs."""
-    return _load()
+    return _load("fake_runs")
+
+
+@pytest.fixture(scope="session")
+def broken() -> ModuleType:
+    """The trainer of runs that go wrong."""
+    return _load("broken_runs")
 
 
 @pytest.fixture(scope="session")
