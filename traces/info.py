@@ -75,12 +75,21 @@ class OptimizerInfo:
 
 @dataclass(frozen=True, slots=True)
 class AttemptInfo:
-    """One process's life: a run that was resumed has several."""
+    """One process's life: a run that was resumed has several.
+
+    Attributes:
+        attempt: its number.
+        start_step: the first step that it may write.
+        created: ISO 8601 time.
+        closed: ISO 8601 time; None while a process writes, if it was killed, or if writing failed.
+        failed: what ended the writing early, the error's type first; records are missing then.
+    """
 
     attempt: int
     start_step: int
     created: str
     closed: str | None = None
+    failed: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types."""

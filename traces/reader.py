@@ -77,10 +77,16 @@ class TraceFiles:
         return bool(self.info.attempts) and self.info.attempts[-1].closed is not None
 
     @property
+    def failed(self) -> str | None:
+        """What ended the writing of the newest attempt early, if run.json says so."""
+        return self.info.attempts[-1].failed if self.info.attempts else None
+
+    @property
     def is_live(self) -> bool:
-        """Whether a process still writes: not closed, and a file changed within a minute."""
+        """Whether a process still writes: not ended, and a file changed within a minute."""
         changed = max((entry.changed for entry in self.entries.values()), default=0)
-        return not self.closed and time.time() - changed / 1e9 < _LIVE_SECONDS
+        ended = self.closed or self.failed is not None
+        return not ended and time.time() - changed / 1e9 < _LIVE_SECONDS
 
     def tables(self, names: tuple[str, ...]) -> list[PartTable]:
         """Tables with all that is in their files, as of one and the same listing."""

@@ -69,6 +69,45 @@ def remove_folders(folders: list[Path]) -> None:
             return
 
 
+def join(
+    folder: Path, info: RunInfo, rank: int, start_step: int | None, attempt: int | None
+) -> tuple[RunInfo, int]:
+    """Begin as one of a run's ranks: rank 0 with run.json, the others without waiting for it.
+
+    Returns:
+        What run.json says, as far as this rank knows, and the number of its attempt.
+
+    Raises:
+        TraceExists: as begin does.
+        TraceError: as begin does; or a rank other than 0 resumes and was not told its attempt.
+    """
+    if rank == 0:
+        begun = begin(folder, info, start_step)
+        return begun, begun.attempts[-1].attempt
+    if start_step is not None and attempt is None:
+        raise TraceError(
+            f"rank {rank} resumes at step {start_step} but does not know which attempt this is: "
+            "pass attempt=, the `attempt` of rank 0's writer"
+        )
+    make_folder(folder)
+    if attempt:
+        info = replace(info, run=read_run(folder).run)
+    return info, attempt or 0
+
+
+def end(info: RunInfo, failure: BaseException | None) -> RunInfo:
+    """What run.json says once its last attempt has ended: closed, or what failed."""
+    if not info.attempts:
+        return info
+    *before, last = info.attempts
+    if failure is None:
+        ended = replace(last, closed=now())
+    else:
+        reason = f"{type(failure).__name__}: {failure}".partition("\n")[0]
+        ended = replace(last, closed=None, failed=reason)
+    return replace(info, attempts=(*before, ended))
+
+
 def begin(folder: Path, info: RunInfo, start_step: int | None) -> RunInfo:
     """Make run.json, or open a new attempt in the one that is there.
 

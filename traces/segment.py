@@ -46,14 +46,19 @@ class SegmentWriter:
         self._temporary = folder / name.temporary
         self._file = _SummedFile(self._temporary)
         self._sums: list[tuple[int, int]] = []
-        self._writer = pq.ParquetWriter(
-            self._file,
-            schema.with_metadata({"optgeom.schema": str(SCHEMA_VERSION)}),
-            use_dictionary=[field.name for field in schema if field.type == TEXT],
-            compression="none" if raw else "zstd",
-            write_statistics=not raw,
-            write_page_checksum=True,
-        )
+        try:
+            self._writer = pq.ParquetWriter(
+                self._file,
+                schema.with_metadata({"optgeom.schema": str(SCHEMA_VERSION)}),
+                use_dictionary=[field.name for field in schema if field.type == TEXT],
+                compression="none" if raw else "zstd",
+                write_statistics=not raw,
+                write_page_checksum=True,
+            )
+        except BaseException:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+            raise
 
     def write(self, table: pa.Table) -> None:
         """Append a table; one row group unless it is longer than SCALAR_ROWS_PER_GROUP rows."""
@@ -78,6 +83,7 @@ class SegmentWriter:
 
     def abandon(self) -> None:
         """Leave nothing behind; for a segment that could not be written."""
+        self._file.discard()
         try:
             self._writer.close()
         finally:
@@ -91,9 +97,16 @@ class _SummedFile(io.FileIO):
     def __init__(self, path: Path):
         super().__init__(path, "wb")
         self._crc = 0
+        self._wanted = True
+
+    def discard(self) -> None:
+        """Write nothing any more: the writer's footer of a file that goes needs no room."""
+        self._wanted = False
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
+        if not self._wanted:
+            return view.nbytes
         self._crc = zlib.crc32(view, self._crc)
         done = 0
         while done < view.nbytes:

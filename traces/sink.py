@@ -107,11 +107,13 @@ class RawLog:
         self._schema = schema
         self._next = PartName(attempt, rank, 0)
         self._steps: dict[int, tuple[SegmentWriter, list[Mapping[str, Any]]]] = {}
+        self._unsealed: Counter[int] = Counter()
         self.bytes_written = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take a row block; `values` is a flat memoryview of its bytes."""
         step = row["step"]
+        self._unsealed[step] += 1
         if step not in self._steps:
             self._folder.mkdir(parents=True, exist_ok=True)
             segment = SegmentWriter(self._folder, self._next, self._schema, raw=True)
@@ -136,14 +138,21 @@ class RawLog:
         except BaseException:
             segment.abandon()
             raise
+        del self._unsealed[step]
 
     def seal(self) -> None:
         """Seal every step that is still open."""
         for step in list(self._steps):
             self.end_step(step)
 
+    def take_pending(self) -> int:
+        """Forget the row blocks that are in no sealed segment; returns how many those were."""
+        count = self._unsealed.total()
+        self._unsealed.clear()
+        return count
+
     def close(self) -> None:
-        """Abandon what is open."""
+        """Abandon what is open; its files go."""
         while self._steps:
             self._steps.popitem()[1][0].abandon()
 

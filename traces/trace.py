@@ -118,8 +118,13 @@ class Trace:
         return self._files.closed
 
     @property
+    def failed(self) -> str | None:
+        """What ended the writing of the newest attempt early, such as a full disk; else None."""
+        return self._files.failed
+
+    @property
     def is_live(self) -> bool:
-        """Whether a process seems to write it: not closed, and changed within a minute."""
+        """Whether a process seems to write it: not ended, and changed within a minute."""
         return self._files.is_live
 
     @property
@@ -275,7 +280,8 @@ class Trace:
     def __repr__(self) -> str:
         stages, steps = ", ".join(self.stages), self.steps(stage=None)
         reach = f"{len(steps)} captured steps {steps[0]} to {steps[-1]}" if len(steps) else "empty"
-        state = "closed" if self.closed else "live" if self.is_live else "not closed"
+        ended = f"failed ({self.failed})" if self.failed else "closed" if self.closed else None
+        state = ended or ("live" if self.is_live else "not closed")
         layers = f"{len(self.layers)} layers"
         return f"<Trace {self.name!r}: {layers}, {reach}, stages {stages or 'none'}, {state}>"
 

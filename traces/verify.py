@@ -99,7 +99,11 @@ def verify(
 
 def _ask(trace: Trace) -> list[Finding]:
     """What only the whole shows: types that do not fit run.json, cells that were written twice."""
-    findings = []
+    findings = [
+        Finding(RUN_FILE, False, f"attempt {one.attempt} ended early: {one.failed}")
+        for one in trace.info.attempts
+        if one.failed is not None
+    ]
     try:
         trace.metrics(attempts="all")
         for table in ("metrics", "spectra"):

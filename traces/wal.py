@@ -40,11 +40,18 @@ class WriteAhead:
             os.close(self._sums)
             self._paths[1].unlink(missing_ok=True)
             raise
-        self._end = 0
-        self._append(schema.serialize())
+        self._end = self._lines = 0
+        try:
+            self._append(schema.serialize())
+        except BaseException:
+            self.remove()
+            raise
 
     def append(self, batch: pa.RecordBatch) -> int:
-        """Append a batch; it survives the death of this process from here on. Returns bytes."""
+        """Append a batch; it survives the death of this process from here on. Returns bytes.
+
+        After an error, such as that of a full disk, it may be tried again.
+        """
         return self._append(batch.serialize())
 
     def close(self) -> None:
@@ -60,9 +67,12 @@ class WriteAhead:
 
     def _append(self, message: pa.Buffer) -> int:
         data = memoryview(message)
-        _write(self._stream, data)
-        self._end += data.nbytes
-        _write(self._sums, memoryview(f"{self._end:016d} {zlib.crc32(data):08x}\n".encode()))
+        end = self._end + data.nbytes
+        line = f"{end:016d} {zlib.crc32(data):08x}\n".encode()
+        # at offsets, not at the end: what an earlier try left of a message is written over
+        _write(self._stream, data, self._end)
+        _write(self._sums, memoryview(line), self._lines)
+        self._end, self._lines = end, self._lines + _LINE
         return data.nbytes + _LINE
 
 
@@ -125,9 +135,10 @@ def _parse_sums(sums: bytes, name: str) -> list[tuple[int, int]]:
 
 
 def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
 
 
-def _write(handle: int, data: memoryview) -> None:
+def _write(handle: int, data: memoryview, offset: int) -> None:
     while data.nbytes:
-        data = data[os.write(handle, data) :]
+        done = os.pwrite(handle, data, offset)
+        data, offset = data[done:], offset + done

@@ -2,7 +2,8 @@
 
 Its methods put records into a queue that is bounded in bytes; one background thread writes them.
 A full queue drops and counts. Once made, a writer raises nothing into the run: a failure of its
-thread is kept in `failure`, said once in the log, and what comes after is counted as dropped.
+thread is kept in `failure`, said once in the log and in run.json; the small tables are tried once
+more, and what could not be written, or comes after, is counted as dropped.
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from optgeom.traces.errors import TraceError
-from optgeom.traces.info import RUN_FILE, RunInfo
-from optgeom.traces.runfile import begin, local_folder, make_folder, now, read_run, replace_run
+from optgeom.traces.info import RUN_FILE, RunInfo, dump
+from optgeom.traces.runfile import end, join, local_folder, replace_run
 from optgeom.traces.schema import (
     SMALL_TABLES,
     STORED_DTYPES,
@@ -78,7 +78,7 @@ class TraceWriter:
         check_columns(info.columns)
         self.path = local_folder(out)
         self.rank = rank
-        self._info, self.attempt = _begin(self.path, info, rank, start_step, attempt)
+        self._info, self.attempt = join(self.path, info, rank, start_step, attempt)
         self._shapes = {layer.name: layer.shape for layer in info.layers}
         self.failure: BaseException | None = None
         self.dropped: Counter[str] = Counter()
@@ -101,6 +101,7 @@ class TraceWriter:
         self._flush_every = flush_every
         self._queue_bytes = queue_bytes
         self._queue: deque[tuple[str, Any, int]] = deque()
+        self._taken: deque[tuple[str, Any, int]] = deque()
         self._queued = 0
         self._changed = threading.Condition()
         self._asked = self._answered = 0
@@ -223,7 +224,7 @@ class TraceWriter:
             self._changed.wait_for(lambda: self._answered >= ticket or self._ended)
 
     def close(self) -> None:
-        """Write everything, seal it, mark the attempt closed; any number of times."""
+        """Write everything, seal it, mark the attempt closed (or failed); any number of times."""
         if self._forked:
             return
         with self._changed:
@@ -305,22 +306,29 @@ class TraceWriter:
         self.dropped[what] += 1
 
     def _work(self) -> None:
-        try:
-            while self._turn():
-                pass
-            for log in self._logs:
-                log.seal()
-        except BaseException as error:  # noqa: BLE001  the run must go on, whatever this was
-            self._fail(error)
-        try:
-            for log in self._logs:
-                log.close()
-            self._mark_closed()
-        except BaseException as error:  # noqa: BLE001  the run must go on, whatever this was
-            self._fail(error)
+        self._try(self._write_all)
+        if self.failure is not None:
+            self._salvage()
+        if not self._try(self._mark_ended):
+            # the second time it says what failed the first time
+            self._try(self._mark_ended)
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    def _try(self, work: Callable[[], None]) -> bool:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  the run must go on, whatever this was
+            self._fail(error)
+            return False
+        return True
+
+    def _write_all(self) -> None:
+        while self._turn():
+            pass
+        for log in self._logs:
+            log.seal()
 
     def _turn(self) -> bool:
         """Take what waits, flush if it is time; False when the writer shall end."""
@@ -332,21 +340,18 @@ class TraceWriter:
                     lambda: self._queue or self._closing or self._asked > self._answered,
                     timeout=max(0.0, deadline - time.monotonic()),
                 )
-                items = list(self._queue)
+                self._taken.extend(self._queue)
                 self._queue.clear()
                 asked, closing = self._asked, self._closing
-            for what, item, size in items:
+            while self._taken:
+                what, item, size = self._taken.popleft()
                 self._take(what, item)
                 with self._changed:
                     self._queued -= size
-            items.clear()
             done = closing or asked > self._answered or time.monotonic() >= deadline
         for table, log in self._small.items():
             log.flush()
-            for name, count in log.lost.items():
-                self._drop(f"{table}.{name}", "the value is not of the column's type")
-                self.dropped[f"{table}.{name}"] += count - 1
-            log.lost.clear()
+            self._count_lost(table, log)
         self._beat()
         with self._changed:
             self._answered = asked
@@ -359,10 +364,15 @@ class TraceWriter:
         elif what == "end_step":
             self._raw.end_step(item)
         elif what == "amend":
-            self._info = replace(self._info, **item)
+            self._amend(item)
             self._save()
         else:
             self._small[what].add(item)
+
+    def _amend(self, changes: Mapping[str, Any]) -> None:
+        changed = replace(self._info, **changes)
+        dump(changed)  # what JSON cannot hold must not stand in the way of the last word
+        self._info = changed
 
     def _save(self) -> None:
         if self.rank == 0:
@@ -376,39 +386,50 @@ class TraceWriter:
             self._last_beat = time.monotonic()
             os.utime(self.path / RUN_FILE)
 
-    def _mark_closed(self) -> None:
-        *before, last = self._info.attempts or (None,)
-        if self.rank == 0 and last is not None:
-            attempts = tuple(one for one in before if one is not None)
-            self._info = replace(self._info, attempts=(*attempts, replace(last, closed=now())))
-            self._save()
+    def _mark_ended(self) -> None:
+        self._info = end(self._info, self.failure)
+        self._save()
 
     def _fail(self, error: BaseException) -> None:
-        self.failure = self.failure or error
-        _LOG.error("%s: writing the trace failed, the run goes on without: %r", self.path, error)
         with self._changed:
-            self.dropped.update(what for what, _, _ in self._queue if what not in _ORDERS)
+            first, self.failure = self.failure is None, self.failure or error
+            self._taken.extend(self._queue)
             self._queue.clear()
+        if first:
+            _LOG.error(
+                "%s: writing the trace failed, the run goes on without: %r", self.path, error
+            )
+
+    def _salvage(self) -> None:
+        """Try the small tables once more, for what is left of a disk may hold them; count losses.
+
+        Raw matrices go first: the file that was being written takes the room that rows need.
+        """
+        self._try(self._raw.close)
+        self._count("updates", self._raw.take_pending())
+        for what, item, _ in self._taken:
+            if what in self._small:
+                self._small[what].add(item)
+            elif what == "updates":
+                self._count("updates", 1)
+            elif what == "amend":
+                self._try(partial(self._amend, item))
+        self._taken.clear()
         for table, log in self._small.items():
-            self.dropped[table] += log.take_pending()
-        self.dropped += Counter()
+            self._try(log.seal)
+            self._count_lost(table, log)
+            self._count(table, log.take_pending())
+            self._try(log.close)
 
+    def _count_lost(self, table: str, log: TableLog) -> None:
+        for name, count in log.lost.items():
+            self._drop(f"{table}.{name}", "the value is not of the column's type")
+            self._count(f"{table}.{name}", count - 1)
+        log.lost.clear()
 
-def _begin(
-    folder: Path, info: RunInfo, rank: int, start_step: int | None, attempt: int | None
-) -> tuple[RunInfo, int]:
-    if rank == 0:
-        begun = begin(folder, info, start_step)
-        return begun, begun.attempts[-1].attempt
-    if start_step is not None and attempt is None:
-        raise TraceError(
-            f"rank {rank} resumes at step {start_step} but does not know which attempt this is: "
-            "pass attempt=, the `attempt` of rank 0's writer"
-        )
-    make_folder(folder)
-    if attempt:
-        info = replace(info, run=read_run(folder).run)
-    return info, attempt or 0
+    def _count(self, what: str, count: int) -> None:
+        if count:
+            self.dropped[what] += count
 
 
 def _floats(values: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:

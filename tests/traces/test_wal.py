@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,48 @@ def test_remove_leaves_nothing(tmp_path: Path) -> None:
 def test_hidden_from_discovery(tmp_path: Path) -> None:
     write(tmp_path, [1])
     assert all(path.name.startswith(".") for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", [2, 3])
+def test_a_batch_that_was_cut_off_by_a_full_disk_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """The n-th write, of the message or of its line, leaves one half."""
+    rows = [{"step": step, "name": "n", "x": [0.5] * 9} for step in range(6)]
+    batches = [pa.RecordBatch.from_pylist(rows[at:], schema=SCHEMA) for at in (0, 1, 4)]
+    stream = WriteAhead(tmp_path, NAME, SCHEMA)
+    stream.append(batches[0])
+    count, pwrite = 0, os.pwrite
+
+    def fail(handle: int, data: memoryview, offset: int) -> int:
+        nonlocal count
+        count += 1
+        if count == call - 1:
+            return pwrite(handle, data[: data.nbytes // 2], offset)
+        if count == call:
+            raise OSError(28, "No space left on device")
+        return pwrite(handle, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    with pytest.raises(OSError, match="No space"):
+        stream.append(batches[1])
+    cut = read_stream((tmp_path / NAME.file).read_bytes(), (tmp_path / NAME.sums).read_bytes(), "x")
+    assert table(cut[0]).equals(table(batches[:1]))
+    stream.append(batches[2])
+    stream.append(batches[0])
+    stream.close()
+    data, sums = (tmp_path / NAME.file).read_bytes(), (tmp_path / NAME.sums).read_bytes()
+    found, _ = read_stream(data, sums, "x")
+    assert table(found).equals(table([batches[0], batches[2], batches[0]]))
+
+
+def test_a_stream_that_cannot_begin_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    with pytest.raises(OSError, match="No space"):
+        WriteAhead(tmp_path, NAME, SCHEMA)
+    assert list(tmp_path.iterdir()) == []
