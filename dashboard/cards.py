@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from optgeom.traces.store import Trace
 
 
+class Other(NamedTuple):
+    """A further run's number: its written name, the written value, what must be said of it."""
+
+    run: str
+    value: str
+    note: str
+
+
 class Card(NamedTuple):
     """One number for each shown run.
 
@@ -21,7 +30,8 @@ class Card(NamedTuple):
         title: what it is.
         main: the first run's written value (run B, or A alone).
         main_run: that run's written name.
-        others: per further run, its name and its written value.
+        note: what must be said of the first value, such as ``not finite at step 5``.
+        others: the further runs.
         versus: how the second run's value compares, in words; empty where there is none.
     """
 
@@ -29,7 +39,8 @@ class Card(NamedTuple):
     title: str
     main: str
     main_run: str
-    others: tuple[tuple[str, str], ...]
+    note: str
+    others: tuple[Other, ...]
     versus: str
 
 
@@ -57,31 +68,40 @@ def cards(traces: Sequence[Trace], layer: str, *, stage: str, step: int | None) 
             values = [loss_at(trace, step) for trace in order]
         else:
             values = [cell(trace, layer, metric, stage=stage, step=step) for trace in order]
-        found.append(_card(metric, title, [trace.name for trace in order], values))
+        found.append(_card(metric, title, [trace.name for trace in order], values, step))
     return tuple(found)
 
 
-def _card(metric: str, title: str, runs: Sequence[str], values: Sequence[Value]) -> Card:
-    write = number if metric == "loss" else short
-    written = [
-        bound(one.value, is_bound=True) if one.is_bound else write(one.value) for one in values
-    ]
+def _card(
+    metric: str, title: str, runs: Sequence[str], values: Sequence[Value], step: int | None
+) -> Card:
+    written = [_written(metric, one) for one in values]
+    said = [one.note(step) for one in values]
     labels = [run_short(run, limit=12) for run in runs]
     return Card(
         metric,
         title,
         written[0],
         labels[0],
-        tuple(zip(labels[1:], written[1:], strict=True)),
+        said[0],
+        tuple(Other(*one) for one in zip(labels[1:], written[1:], said[1:], strict=True)),
         _versus(metric, values),
     )
+
+
+def _written(metric: str, one: Value) -> str:
+    if one.is_bound:
+        return bound(one.value, is_bound=True)
+    if metric != "loss":
+        return short(one.value)
+    return "NaN" if one.value is not None and math.isnan(one.value) else number(one.value)
 
 
 def _versus(metric: str, values: Sequence[Value]) -> str:
     if len(values) < 2:
         return "lower is better" if metric == "loss" else ""
     main, other = values[0].value, values[1].value
-    if main is None or other is None:
+    if main is None or other is None or any(one.status != "ok" for one in values[:2]):
         return ""
     if metric == "loss":
         gap = other - main

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from optgeom.figures.formats import whole
 from optgeom.figures.identity import run_slots
 from optgeom.figures.losses import scalar
 from optgeom.figures.reading import at_or_before, layer_in, numbers_of, texts_of
+from optgeom.figures.statuses import statuses_of, when
+from optgeom.geometry.catalogue import METRICS
 from optgeom.traces.errors import NotATrace
 from optgeom.traces.store import Traces, open_trace, open_traces
 
@@ -27,14 +30,30 @@ class Value(NamedTuple):
     """One number of one run.
 
     Attributes:
-        value: the number, None where there is none.
+        value: the number, None where there is none; a logged scalar may be NaN or infinite.
         step: the captured step it is of.
         is_bound: True where it is only a lower bound.
+        status: what that step's row says of itself; see ``optgeom.figures.statuses``.
     """
 
     value: float | None
     step: int | None
     is_bound: bool = False
+    status: str = "ok"
+
+    def note(self, asked: int | None) -> str:
+        """Return what must be said beside the number at a step looked at; empty if nothing.
+
+        >>> Value(None, 5, status="non_finite").note(5), Value(0.4, 390).note(400)
+        ('not finite at step 5', 'step 390')
+        >>> Value(0.4, 400).note(400), NOTHING.note(400)
+        ('', 'not captured')
+        """
+        if self.step is None:
+            return "not captured"
+        if self.status != "ok":
+            return when(self.status, self.step)
+        return "" if asked in (None, self.step) else f"step {whole(self.step)}"
 
 
 NOTHING = Value(None, None)
@@ -113,6 +132,8 @@ class Runs:
 def cell(trace: Trace, layer: str, metric: str, *, stage: str, step: int | None) -> Value:
     """Return one metric of one layer at a step, or at the nearest earlier capture.
 
+    A captured step without a number is that step's answer: its status says why.
+
     Args:
         trace: the run.
         layer: the layer's name.
@@ -125,21 +146,26 @@ def cell(trace: Trace, layer: str, metric: str, *, stage: str, step: int | None)
     table = trace.metrics(layers=[layer], stages=[stage])
     values = numbers_of(table, metric)
     steps = table.column("step").to_numpy()
+    statuses = statuses_of(table, METRICS[metric].table)
     usable = np.isfinite(values)
-    at = at_or_before((int(one) for one in steps[usable]), step)
+    captured = usable | np.asarray([bool(status) for status in statuses], dtype=bool)
+    at = at_or_before((int(one) for one in steps[captured]), step)
     if at is None:
         return NOTHING
-    place = int(np.flatnonzero(usable & (steps == at))[-1])
+    place = int(np.flatnonzero(captured & (steps == at))[-1])
+    status = statuses[place] or "ok"
+    if not usable[place]:
+        return Value(None, at, status="undefined" if status == "ok" else status)
     floors = texts_of(table, "spectrum_status")
     limited = metric == "condition_number" and floors[place] == "at_floor"
-    return Value(float(values[place]), at, limited)
+    return Value(float(values[place]), at, limited, status)
 
 
 def loss_at(trace: Trace, step: int | None, *, name: str = "loss") -> Value:
-    """Return a logged scalar at a step or the nearest earlier one."""
+    """Return a logged scalar, finite or not, at a step or the nearest earlier one."""
     steps, values = scalar(trace, name)
-    usable = np.isfinite(values)
-    at = at_or_before((int(one) for one in steps[usable]), step)
+    at = at_or_before((int(one) for one in steps), step)
     if at is None:
         return NOTHING
-    return Value(float(values[usable & (steps == at)][-1]), at)
+    value = float(values[steps == at][-1])
+    return Value(value, at, status="ok" if np.isfinite(value) else "non_finite")

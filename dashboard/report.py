@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from optgeom.dashboard.capture import configuration, cost
 from optgeom.dashboard.cards import cards
 from optgeom.dashboard.data import Runs, cell
+from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.report_page import Figure, Part, Report, render
-from optgeom.dashboard.sentence import Side, sentence
+from optgeom.dashboard.sentence import sentence, sentence_side
 from optgeom.dashboard.view import View, nearest_stop, resolve, stops
 from optgeom.figures import losses, pairs, sorted_norms, spectra
 from optgeom.figures.formats import whole
@@ -85,18 +86,22 @@ def _collect(
         for step in steps or (None,)
     ]
     step = None if not steps else steps[-1]
-    loss = losses.plot(losses.info(everything, slots=slots), theme=LIGHT)
-    layer_pairs = pairs.plot(pairs.info(shown, step=step, slots=slots), theme=LIGHT)
+    loss = losses.info(everything, slots=slots)
+    layer_pairs = pairs.info(shown, step=step, stage=view.stage, slots=slots)
     return Report(
         title=" and ".join(run_label(run) for run in reversed(view.runs)),
         subtitle=_subtitle(everything),
         parts=tuple(parts),
-        pairs=Figure("pairs", layer_pairs),
-        loss=Figure("loss", loss),
+        pairs=Figure("pairs", pairs.plot(layer_pairs, theme=LIGHT)),
+        loss=Figure("loss", losses.plot(loss, theme=LIGHT), _said(loss)),
         runs=tuple(run_label(trace.name) for trace in everything),
         configuration=configuration(everything),
         cost=cost(everything),
     )
+
+
+def _said(loss: losses.LossInfo) -> str:
+    return " ".join(one.what for one in loss.missing) if loss.curves else ""
 
 
 def _subtitle(traces: Sequence[Trace]) -> str:
@@ -134,12 +139,16 @@ def _part(
     sides = []
     for trace in shown[:2]:
         one = cell(trace, layer.name, "neuron_norm_cv", stage=view.stage, step=step)
-        sides.append(Side(run_short(trace.name, limit=36), one.value if one.step == step else None))
+        sides.append(sentence_side(run_short(trace.name, limit=36), one, step))
     said = sentence(
-        sides[0], sides[1] if len(sides) > 1 else None, layer=layer_phrase(layer), step=step
+        sides[0],
+        sides[1] if len(sides) > 1 else None,
+        layer=layer_phrase(layer),
+        step=step,
+        stage=view.stage,
     )
-    norms = sorted_norms.info(shown, layer.name, step=step, slots=slots)
-    spectrum = spectra.info(shown, layer.name, step=step, slots=slots)
+    norms = sorted_norms.info(shown, layer.name, step=step, stage=view.stage, slots=slots)
+    spectrum = spectra.info(shown, layer.name, step=step, stage=view.stage, slots=slots)
     with_layer = [trace for trace in everything if layer_in(trace, layer.name) is not None]
     name = f"{layer.name}-{step}"
     return Part(
@@ -147,8 +156,16 @@ def _part(
         name=layer.name,
         sentence=said.text,
         cards=cards(with_layer, layer.name, stage=view.stage, step=step),
-        norms=Figure(f"norms-{name}", sorted_norms.plot(norms, theme=LIGHT)),
-        spectrum=Figure(f"spectrum-{name}", spectra.plot(spectrum, theme=LIGHT)),
+        norms=Figure(
+            f"norms-{name}",
+            sorted_norms.plot(norms, theme=LIGHT),
+            notes_of(norms, view.runs, stage=view.stage, step=step),
+        ),
+        spectrum=Figure(
+            f"spectrum-{name}",
+            spectra.plot(spectrum, theme=LIGHT),
+            notes_of(spectrum, view.runs, stage=view.stage, step=step),
+        ),
     )
 
 

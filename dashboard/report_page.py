@@ -18,10 +18,11 @@ _E = html.escape
 
 
 class Figure(NamedTuple):
-    """A figure and a name for it, unique within the report."""
+    """A figure, a name for it, unique within the report, and a note beside its title."""
 
     name: str
     figure: go.Figure
+    note: str = ""
 
 
 class Part(NamedTuple):
@@ -69,7 +70,7 @@ def render(report: Report) -> str:
         *(_part(part, place) for part in first),
         f"<section><h2>Layers by neuron-norm CV</h2>{place(report.pairs)}</section>",
         *(_part(part, place) for part in rest),
-        f"<section><h2>Loss</h2>{place(report.loss)}</section>",
+        f"<section><h2>Loss{_note(report.loss)}</h2>{place(report.loss)}</section>",
         "<section><h2>Configuration: what differs</h2>",
         _table(report.runs, differing) if differing else "<p>Nothing differs.</p>",
         f"<details><summary>{len(same)} settings that agree</summary>{_table(report.runs, same)}",
@@ -96,21 +97,30 @@ def _part(part: Part, place: Any) -> str:
     return (
         f'<section class="part"><h2>{_E(part.title)} <small>{_E(part.name)}</small></h2>'
         f'<p class="sentence">{_E(part.sentence)}</p>{_cards(part.cards)}'
-        f'<div class="pair"><div><h3>Neuron norms, sorted</h3>{place(part.norms)}</div>'
-        f"<div><h3>Singular spectrum</h3>{place(part.spectrum)}</div></div></section>"
+        f'<div class="pair"><div><h3>Neuron norms, sorted{_note(part.norms)}</h3>'
+        f"{place(part.norms)}</div>"
+        f"<div><h3>Singular spectrum{_note(part.spectrum)}</h3>"
+        f"{place(part.spectrum)}</div></div></section>"
     )
+
+
+def _note(figure: Figure) -> str:
+    return f" <small>{_E(figure.note)}</small>" if figure.note else ""
 
 
 def _cards(cards: Sequence[Card]) -> str:
     if not cards:
         return ""
-    runs = [cards[0].main_run, *(run for run, _ in cards[0].others)]
+    runs = [cards[0].main_run, *(other.run for other in cards[0].others)]
     head = "".join(f"<th>{_E(run)}</th>" for run in runs)
     versus = "<th></th>" if len(runs) > 1 else ""
     rows = []
     for card in cards:
-        values = [card.main, *(value for _, value in card.others)]
-        cells = "".join(f"<td>{_E(value)}</td>" for value in values)
+        values = [(card.main, card.note), *((one.value, one.note) for one in card.others)]
+        cells = "".join(
+            f"<td>{_E(value)}{f' <small>{_E(said)}</small>' if said else ''}</td>"
+            for value, said in values
+        )
         told = f"{runs[1]}: {card.versus}" if card.versus and len(runs) > 1 else card.versus
         last = f"<td>{_E(told)}</td>" if len(runs) > 1 else ""
         rows.append(f"<tr><th>{_E(card.title)}</th>{cells}{last}</tr>")

@@ -11,11 +11,11 @@ from dash import html
 from optgeom.dashboard import rail
 from optgeom.dashboard.cards import Card, cards
 from optgeom.dashboard.data import Runs, cell
+from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.parts import empty, mark, metric_help, panel, side_of, text_help
-from optgeom.dashboard.sentence import Side, sentence
+from optgeom.dashboard.sentence import sentence, sentence_side
 from optgeom.dashboard.view import View, nearest_stop, stops
 from optgeom.figures import pairs, sorted_norms, spectra
-from optgeom.figures.formats import whole
 from optgeom.figures.names import layer_phrase, layer_title, run_label, run_short
 from optgeom.figures.reading import find_layer
 from optgeom.figures.theme import ThemeName, theme_of
@@ -113,8 +113,7 @@ def _sentence(view: View, traces: Sequence[Trace], layer: LayerInfo, step: int |
     sides = []
     for trace in traces[: 2 if view.b else 1]:
         one = cell(trace, layer.name, "neuron_norm_cv", stage=view.stage, step=step)
-        # The sentence names one step, so only values of that step may stand in it.
-        sides.append(Side(run_short(trace.name, limit=36), one.value if one.step == step else None))
+        sides.append(sentence_side(run_short(trace.name, limit=36), one, step))
     return sentence(
         sides[0],
         sides[1] if view.b else None,
@@ -129,9 +128,12 @@ def _card(card: Card, order: Sequence[Trace], slots: dict[str, int]) -> html.Div
     sides = ["b", "a"] if count > 1 else ["b"]
     marks = [mark(slots[t.name], sides[i] if i < 2 else "more") for i, t in enumerate(order)]  # type: ignore[arg-type]
     below: list[Any] = []
-    for place, (run, value) in enumerate(card.others):
-        extra = f" \N{MIDDLE DOT} {card.versus}" if place == 0 and card.versus else ""
-        below.append(html.Div([marks[place + 1], f"{run} {value}{extra}"], className="card-other"))
+    if card.note:
+        below.append(html.Div(card.note, className="card-other"))
+    for place, other in enumerate(card.others):
+        said = [f"{other.run} {other.value}", other.note, card.versus if place == 0 else ""]
+        text = " \N{MIDDLE DOT} ".join(one for one in said if one)
+        below.append(html.Div([marks[place + 1], text], className="card-other"))
     if not card.others and card.versus:
         below.append(html.Div(card.versus, className="card-other"))
     head = [html.Span(card.title)]
@@ -169,8 +171,8 @@ def norms_figure(runs: Runs, view: View, scheme: ThemeName) -> tuple[go.Figure, 
     traces = runs.some(view.runs)
     step = shown_step(view, traces)
     what = sorted_norms.info(traces, view.layer, step=step, stage=view.stage, slots=runs.slots())
-    late = {curve.run: curve.step for curve in what.curves}
-    return sorted_norms.plot(what, theme=theme_of(scheme)), notes(view.runs, late, step)
+    said = notes_of(what, view.runs, stage=view.stage, step=step)
+    return sorted_norms.plot(what, theme=theme_of(scheme)), said
 
 
 def spectrum_figure(runs: Runs, view: View, scheme: ThemeName) -> tuple[go.Figure, str]:
@@ -180,26 +182,8 @@ def spectrum_figure(runs: Runs, view: View, scheme: ThemeName) -> tuple[go.Figur
     traces = runs.some(view.runs)
     step = shown_step(view, traces)
     what = spectra.info(traces, view.layer, step=step, stage=view.stage, slots=runs.slots())
-    late = {curve.run: curve.step for curve in what.curves if curve.stage == view.stage}
-    return spectra.plot(what, theme=theme_of(scheme)), notes(view.runs, late, step)
-
-
-def notes(runs: Sequence[str], captured: dict[str, int], step: int | None) -> str:
-    """Say which runs are shown from an earlier capture, and which not at all.
-
-    >>> notes(("muon", "normuon", "adamw"), {"muon": 390, "normuon": 400}, 400)
-    'Muon: step 390 · AdamW: not captured'
-    """
-    if not captured:
-        return ""
-    said = [
-        f"{run_short(run)}: step {whole(captured[run])}"
-        if run in captured
-        else f"{run_short(run)}: not captured"
-        for run in runs
-        if captured.get(run) != step
-    ]
-    return " \N{MIDDLE DOT} ".join(said)
+    said = notes_of(what, view.runs, stage=view.stage, step=step)
+    return spectra.plot(what, theme=theme_of(scheme)), said
 
 
 def _blank(scheme: ThemeName) -> go.Figure:

@@ -75,8 +75,9 @@ def test_a_bound_is_written_as_one(fake: ModuleType, tmp_path: Path) -> None:
     assert value.is_bound
     (_, _, condition, _) = cards([trace], key.layer, stage="update", step=5)
     assert condition.main == "\N{GREATER-THAN OR EQUAL TO} 1.2e6"
-    # A row whose norm was not measured at this step is the earlier one's.
-    assert cell(trace, key.layer, "neuron_norm_max_min", stage="update", step=5).step == 0
+    # A captured row without this number has none: the earlier one's would be stale.
+    absent = cell(trace, key.layer, "neuron_norm_max_min", stage="update", step=5)
+    assert (absent.value, absent.step, absent.note(5)) == (None, 5, "not defined at step 5")
 
 
 def test_loss_is_the_nearest_earlier(runs: Runs) -> None:
