@@ -70,8 +70,13 @@ class WriteAhead:
         end = self._end + data.nbytes
         line = f"{end:016d} {zlib.crc32(data):08x}\n".encode()
         # at offsets, not at the end: what an earlier try left of a message is written over
-        _write(self._stream, data, self._end)
-        _write(self._sums, memoryview(line), self._lines)
+        try:
+            _write(self._stream, data, self._end)
+            _write(self._sums, memoryview(line), self._lines)
+        except OSError:
+            # other files of the trace need the room
+            os.ftruncate(self._stream, self._end)
+            raise
         self._end, self._lines = end, self._lines + _LINE
         return data.nbytes + _LINE
 

@@ -403,9 +403,11 @@ class TraceWriter:
     def _salvage(self) -> None:
         """Try the small tables once more, for what is left of a disk may hold them; count losses.
 
-        Raw matrices go first: the file that was being written takes the room that rows need.
+        Raw matrices go first: the file that was being written takes the room that rows need. Then
+        run.json says what failed, which needs less than the rows do.
         """
         self._try(self._raw.close)
+        self._try(self._mark_ended)
         self._count("updates", self._raw.take_pending())
         for what, item, _ in self._taken:
             if what in self._small:

@@ -109,6 +109,7 @@ def test_a_batch_that_was_cut_off_by_a_full_disk_may_be_tried_again(
     batches = [pa.RecordBatch.from_pylist(rows[at:], schema=SCHEMA) for at in (0, 1, 4)]
     stream = WriteAhead(tmp_path, NAME, SCHEMA)
     stream.append(batches[0])
+    size = (tmp_path / NAME.file).stat().st_size
     count, pwrite = 0, os.pwrite
 
     def fail(handle: int, data: memoryview, offset: int) -> int:
@@ -125,6 +126,7 @@ def test_a_batch_that_was_cut_off_by_a_full_disk_may_be_tried_again(
         stream.append(batches[1])
     cut = read_stream((tmp_path / NAME.file).read_bytes(), (tmp_path / NAME.sums).read_bytes(), "x")
     assert table(cut[0]).equals(table(batches[:1]))
+    assert (tmp_path / NAME.file).stat().st_size == size
     stream.append(batches[2])
     stream.append(batches[0])
     stream.close()
