@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.errors import NotATrace, NotCaptured
+from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured
 from optgeom.traces.info import RUN_FILE
 from optgeom.traces.place import Place, find
 from optgeom.traces.trace import Trace
 
+_LOG = logging.getLogger(__name__)
+
 
 class Traces(Mapping[str, Trace]):
-    """The traces of a folder by name, in alphabetical order."""
+    """The traces of a folder by name, in alphabetical order.
+
+    One whose run.json is damaged is left out: it stands in `damaged`, in the repr, and once in the
+    log. Every refresh looks at it again.
+
+    Raises:
+        DamagedTrace: every one of them is damaged.
+    """
 
     def __init__(self, place: Place):
         self._place = place
         self._traces: dict[str, Trace] = {}
+        self._damaged: dict[str, DamagedTrace] = {}
         self.refresh()
+        self._refuse_all_damaged()
 
     @property
     def path(self) -> str:
@@ -30,17 +43,36 @@ class Traces(Mapping[str, Trace]):
 
     def refresh(self) -> bool:
         """Take up new runs, and what live ones have written; True if there is anything new."""
-        names = _traces_in(self._place)
-        before = dict(self._traces)
-        found = {name: before.get(name) or Trace(self._place.below(name)) for name in names}
-        changed = [before[name].refresh() for name in names if name in before]
-        self._traces = found
-        return any(changed) or list(found) != list(before)
+        found: dict[str, Trace] = {}
+        damaged: dict[str, DamagedTrace] = {}
+        changed = False
+        for name in _traces_in(self._place):
+            trace = self._traces.get(name)
+            try:
+                if trace is None:
+                    trace = Trace(self._place.below(name))
+                elif trace.refresh():
+                    changed = True
+            except DamagedTrace as error:
+                damaged[name] = error.with_traceback(None)
+                if name not in self._damaged:
+                    _LOG.warning("%s is left out: %s", name, error)
+            else:
+                found[name] = trace
+        changed |= list(found) != list(self._traces) or list(damaged) != list(self._damaged)
+        self._traces, self._damaged = found, damaged
+        return changed
+
+    @property
+    def damaged(self) -> Mapping[str, DamagedTrace]:
+        """Why traces of the folder are left out, by name; open_trace raises the same."""
+        return MappingProxyType(self._damaged)
 
     @property
     def version(self) -> str:
         """A token that changes when a refresh finds something new."""
-        return ",".join(f"{name}={trace.version}" for name, trace in self._traces.items())
+        versions = [f"{name}={trace.version}" for name, trace in self._traces.items()]
+        return ",".join([*versions, *(f"{name}=damaged" for name in self._damaged)])
 
     def metrics(self, **filters: Any) -> pa.Table:
         """The metrics of all runs in one table; `run` is the trace's name here.
@@ -50,7 +82,9 @@ class Traces(Mapping[str, Trace]):
 
         Raises:
             NotCaptured: no trace has what was asked for.
+            DamagedTrace: all have been damaged since they were opened.
         """
+        self._refuse_all_damaged()
         tables, missing = [], None
         for name, trace in self._traces.items():
             try:
@@ -64,7 +98,13 @@ class Traces(Mapping[str, Trace]):
             raise missing
         return pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
 
+    def _refuse_all_damaged(self) -> None:
+        if self._damaged and not self._traces:
+            raise next(iter(self._damaged.values()))
+
     def __getitem__(self, name: str) -> Trace:
+        if name in self._damaged:
+            raise KeyError(f"the trace {name!r} is left out: {self._damaged[name]}")
         if name not in self._traces:
             raise KeyError(f"no trace {name!r} in {self.path}: there are {', '.join(self)}")
         return self._traces[name]
@@ -76,7 +116,8 @@ class Traces(Mapping[str, Trace]):
         return len(self._traces)
 
     def __repr__(self) -> str:
-        return f"<Traces {self.path!r}: {', '.join(self)}>"
+        damaged = f"; damaged: {', '.join(self._damaged)}" if self._damaged else ""
+        return f"<Traces {self.path!r}: {', '.join(self) or 'none'}{damaged}>"
 
 
 def open_traces(path: str | os.PathLike[str]) -> Traces:
@@ -87,6 +128,8 @@ def open_traces(path: str | os.PathLike[str]) -> Traces:
 
     Raises:
         NotATrace: it holds no traces; the message says what is there instead.
+        DamagedTrace: the run.json of every one is damaged; of some: see Traces.damaged.
+        SchemaTooNew: a newer optgeom wrote one of them.
     """
     place = find(path)
     if place.has(RUN_FILE):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optgeom.traces.errors import NotATrace, NotCaptured
+from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured
 from optgeom.traces.info import RunInfo
 from optgeom.traces.schema import Cell
 from optgeom.traces.store import open_trace, open_traces
@@ -60,6 +60,53 @@ def test_refresh_takes_up_new_runs(runs: Path, info: RunInfo) -> None:
     assert list(traces) == ["a", "b", "c"]
     assert traces["a"] is kept
     assert traces.version != version
+
+
+def test_a_damaged_run_json_costs_no_other_run(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = runs / "b" / "run.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-50])
+    traces = open_traces(runs)
+    assert list(traces) == ["a"]
+    assert traces.metrics().num_rows == 24
+    assert list(traces.damaged) == ["b"]
+    assert repr(traces).endswith(": a; damaged: b>")
+    assert "b" not in traces
+    with pytest.raises(KeyError, match=r"b/run\.json is damaged"):
+        traces["b"]
+    with pytest.raises(DamagedTrace, match=r"b/run\.json is damaged"):
+        open_trace(runs / "b")
+    version = traces.version
+    assert not traces.refresh()
+    assert [(one.levelname, "b is left out" in one.message) for one in caplog.records] == [
+        ("WARNING", True)
+    ]
+    file.write_bytes(whole)
+    assert traces.refresh()
+    assert list(traces) == ["a", "b"]
+    assert not traces.damaged
+    assert traces.version != version
+
+
+def test_a_run_json_damaged_while_it_is_followed(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    traces = open_traces(runs)
+    for name in "ab":
+        file = runs / name / "run.json"
+        file.write_bytes(file.read_bytes()[:-50])
+        assert traces.refresh()
+        assert not traces.refresh()
+    assert not list(traces)
+    assert sorted(traces.damaged) == ["a", "b"]
+    assert repr(traces).endswith(": none; damaged: a, b>")
+    assert len(caplog.records) == 2
+    with pytest.raises(DamagedTrace, match=r"a/run\.json"):
+        traces.metrics()
+    with pytest.raises(DamagedTrace, match=r"a/run\.json"):
+        open_traces(runs)
 
 
 def test_runs_are_followed_where_they_were_opened(
