@@ -189,7 +189,7 @@ def _layer_option(layer: LayerInfo, title: str) -> dict[str, str]:
 
 
 def stage_options(traces: Sequence[Trace]) -> list[dict[str, str]]:
-    """Return the stages that at least one of the runs holds; the update always, first."""
-    held = dict.fromkeys(stage for trace in traces for stage in trace.stages)
-    names = ["update", *[stage for stage in held if stage != "update"]]
+    """Return the stages that at least one of the runs holds, the update first."""
+    held = dict.fromkeys(stage for trace in traces for stage in trace.stages) or {"update": None}
+    names = sorted(held, key=lambda stage: stage != "update")
     return [{"value": stage, "label": stage.replace("_", " ")} for stage in names]

@@ -110,7 +110,8 @@ def resolve(view: View, traces: Sequence[Trace]) -> View:
     """Fill what was not chosen, and drop what these runs do not have.
 
     Runs: Muon against NorMuon where both are there, else the first two. Layer: the MLP
-    up-projection halfway up, where the paper looks. The step stays None while it follows the
+    up-projection halfway up, where the paper looks. Stage: the asked one, or the first captured
+    one where no shown run has it. The step stays None while it follows the
     last one.
     """
     if not traces:
@@ -123,7 +124,16 @@ def resolve(view: View, traces: Sequence[Trace]) -> View:
     layer = view.layer
     if layer is None or not any(layer_in(trace, layer) for trace in shown):
         layer = _first_layer(shown)
-    return replace(view, a=a, b=b, more=more, layer=layer, alone=view.alone and b is None)
+    stage = _stage(view.stage, [*shown, *(known[run] for run in more)])
+    return replace(
+        view, a=a, b=b, more=more, layer=layer, stage=stage, alone=view.alone and b is None
+    )
+
+
+def _stage(asked: str, traces: Sequence[Trace]) -> str:
+    """Return the asked stage, or the first captured one where none of the traces has it."""
+    held = [stage for trace in traces for stage in trace.stages if stage in STAGES]
+    return held[0] if held and asked not in held else asked
 
 
 def _pair(view: View, traces: Sequence[Trace]) -> tuple[str | None, str | None]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from plotly.offline import get_plotlyjs
@@ -64,6 +65,15 @@ def test_one_run_alone(demo: Path, tmp_path: Path) -> None:
     page = _page(write_report(demo / "adamw", tmp_path / "r.html"))
     assert "<h1>AdamW</h1>" in page
     assert "Nothing differs." in page
+
+
+def test_a_run_that_holds_one_other_stage_is_not_empty(broken: ModuleType, tmp_path: Path) -> None:
+    run = broken.train(tmp_path / "x", stages=("gradient",))
+    page = _page(write_report(run, tmp_path / "r.html"))
+    assert "At step 5 x spreads the gradient of 0 over its neurons" in page
+    figures = json.loads(re.findall(r"const figures=(\[.*\]);const config", page)[0])
+    assert len(figures) == 4
+    assert all(figure["data"] for figure in figures)
 
 
 def test_hostile_names_are_text(hostile: Path, tmp_path: Path) -> None:

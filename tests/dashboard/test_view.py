@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optgeom.dashboard.data import Runs
+from optgeom.dashboard.pages import balance
 from optgeom.dashboard.state import chosen, control_values, resolved
 from optgeom.dashboard.view import STAGES, View, nearest_stop, parse, resolve, search, stops
 
@@ -65,6 +66,26 @@ def test_one_run_is_run_a(runs: Runs) -> None:
     (muon,) = runs.some(["muon"])
     view = resolve(View(), [muon])
     assert (view.a, view.b) == ("muon", None)
+
+
+def test_a_stage_that_no_run_holds_gives_way_to_one_that_is_there(
+    broken: ModuleType, tmp_path: Path
+) -> None:
+    broken.train(tmp_path / "one", stages=("gradient",))
+    broken.train(tmp_path / "two", stages=("gradient", "update"))
+    one, two = Runs(tmp_path).all()
+    assert resolve(View(), [one]).stage == "gradient"
+    assert resolve(View(stage="momentum"), [one, two]).stage == "gradient"
+    assert resolve(View(), [one, two]).stage == "update"
+    runs = Runs(tmp_path / "one")
+    view = resolved(runs, View())
+    shown = control_values(runs, view, None)
+    assert shown["stage_data"] == [{"value": "gradient", "label": "gradient"}]
+    assert (shown["stage"], shown["step_text"]) == ("gradient", "step 5")
+    assert balance.headline(runs, view)[0].children.startswith("At step 5 one spreads the gradient")
+    assert balance.norms_figure(runs, view, "light")[0].data
+    assert balance.spectrum_figure(runs, view, "light")[0].data
+    assert len(balance.rail_rows(runs, view)[0]) == 1
 
 
 def test_stops_are_shared_steps(fake: ModuleType, tmp_path: Path) -> None:
