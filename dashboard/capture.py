@@ -15,7 +15,13 @@ from optgeom.figures.reading import texts_of
 if TYPE_CHECKING:
     from optgeom.traces.store import Trace
 
+# A group's members, not its settings: the layers are listed elsewhere, thousands of them too.
+_LISTS = ("params", "param_names")
 LATER = "\N{EM DASH}"
+
+
+LEFT_OUT = {"budget": False, "queue": True, "writer": True}
+"""Why rows were left out, as the recorder names it, and whether its number is a running total."""
 
 
 class Row(NamedTuple):
@@ -49,7 +55,7 @@ def _settings(trace: Trace) -> dict[str, str]:
         found[prefix] = optimizer.type.rpartition(".")[2]
         for place, group in enumerate(optimizer.groups):
             for key, value in group.items():
-                if key != "params":
+                if key not in _LISTS:
                     found[f"group {place} · {key}"] = value
     found |= {f"config · {key}": value for key, value in _flat(info.config).items()}
     found |= {f"capture · {key}": value for key, value in info.capture.items()}
@@ -106,7 +112,7 @@ def _cost(trace: Trace) -> dict[str, str]:
     last = trace.last_step
     return {
         "last step": LATER if last is None else whole(int(last)),
-        "state": "ended" if trace.closed else ("running" if trace.is_live else "not closed"),
+        "state": _state(trace),
         "captured layers": whole(len(trace.layers)),
         "capture time": f"{number(spent)} s" if capture.size else LATER,
         "share of the run": f"{number(100 * share[-1], digits=2)} %" if share.size else LATER,
@@ -114,6 +120,23 @@ def _cost(trace: Trace) -> dict[str, str]:
         "update read from": _sources(trace),
         "rows left out": _dropped(trace),
     }
+
+
+def _state(trace: Trace) -> str:
+    attempts = trace.info.attempts
+    if attempts and attempts[-1].failed:
+        said = [f"writing failed: {attempts[-1].failed}"]
+    else:
+        said = ["ended" if trace.closed else ("running" if trace.is_live else "not closed")]
+    stopped = scalar(trace, "capture_stopped")[0]
+    if stopped.size:
+        said.append(f"capture stopped at step {whole(int(stopped[-1]))}")
+    said += [
+        f"writing failed in attempt {one.attempt}: {one.failed}"
+        for one in attempts[:-1]
+        if one.failed
+    ]
+    return " \N{MIDDLE DOT} ".join(said)
 
 
 def _bytes(size: int) -> str:
@@ -128,13 +151,19 @@ def _sources(trace: Trace) -> str:
 
 
 def _dropped(trace: Trace) -> str:
-    table = trace.scalars()
-    names = np.asarray(table.column("name").to_pylist(), dtype=object)
-    values = np.asarray(table.column("value").to_numpy(zero_copy_only=False), dtype=np.float64)
-    counts = {
-        str(name): float(np.nansum(values[names == name]))
-        for name in dict.fromkeys(names.tolist())
-        if str(name).startswith(("dropped", "skipped", "left_out"))
-    }
-    written = [f"{name} {whole(round(count))}" for name, count in counts.items() if count]
+    left = {name: scalar(trace, f"rows_left_out.{name}")[1] for name in LEFT_OUT}
+    if not any(values.size for values in left.values()):
+        return LATER
+    counts = {name: _total(values, running=LEFT_OUT[name]) for name, values in left.items()}
+    written = [f"{name} {whole(count)}" for name, count in counts.items() if count]
     return ", ".join(written) or "none"
+
+
+def _total(values: np.ndarray[tuple[int], np.dtype[np.float64]], *, running: bool) -> int:
+    if not values.size:
+        return 0
+    if not running:
+        return round(float(np.nansum(values)))
+    # A running total starts again at zero with every resumed attempt: each one's last counts.
+    ends = np.append(values[:-1][np.diff(values) < 0], values[-1])
+    return round(float(np.nansum(ends)))
