@@ -258,10 +258,16 @@ def trace_table(opened: optgeom.Trace) -> Table:
         ("stages", ", ".join(opened.stages)),
         ("captures", f"{len(steps)} (step {steps[0]} to {steps[-1]})" if len(steps) else "none"),
         ("size", f"{opened.size_bytes / 1e6:.1f} MB"),
-        ("state", "closed" if opened.closed else "running, or ended without close"),
+        ("state", _state(opened)),
     ):
         table.add_row(name, value)
     return table
+
+
+def _state(opened: optgeom.Trace) -> str:
+    if opened.failed:
+        return f"failed: {opened.failed}"
+    return "closed" if opened.closed else "running, or ended without close"
 
 
 def demo_tables(traces: optgeom.Traces, steps: int) -> list[Table]:
