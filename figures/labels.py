@@ -85,7 +85,7 @@ def end_labels(labels: Sequence[EndLabel], *, plot_height: float) -> list[dict[s
 
 def margin_for(texts: Sequence[str]) -> int:
     """Return the right margin in pixels that holds the longest of these labels."""
-    return max(16, round(12 + CHARACTER * max((len(text) for text in texts), default=0)))
+    return max(16, round(20 + CHARACTER * max((len(text) for text in texts), default=0)))
 
 
 def note(text: str, theme: Theme, **place: Any) -> dict[str, Any]:

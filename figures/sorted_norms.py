@@ -232,7 +232,7 @@ def _end(curve: NormCurve, theme: Theme, low: int, high: int) -> EndLabel:
 
 
 def _exact_note(curve: NormCurve, theme: Theme, curves: Sequence[NormCurve]) -> dict[str, object]:
-    """Label the dotted curve from the empty upper left, by a thin leader."""
+    """Label the dotted curve from the lower right, which sorted norms leave empty, by a leader."""
     place = round(0.7 * (len(curve.values) - 1))
     of_run = next((one for one in curves if one.run == curve.run), None)
     late = f", step {curve.step}" if of_run is not None and of_run.step != curve.step else ""
@@ -246,8 +246,8 @@ def _exact_note(curve: NormCurve, theme: Theme, curves: Sequence[NormCurve]) -> 
         arrowhead=0,
         arrowwidth=1,
         arrowcolor=theme.reference,
-        ax=-70,
-        ay=-52,
+        ax=20,
+        ay=96,
         align="left",
     )
 

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from optgeom.traces import reader, sink
@@ -439,19 +436,3 @@ class TestOpen:
                 writer.metrics(cell(0, layer), {})
         found = open_trace(tmp_path).metrics().column("layer").to_pylist()
         assert found == [*(layer.name for layer in layers), "another.weight"]
-
-
-def test_reading_imports_neither_torch_nor_dataset(trace_path: Path) -> None:
-    code = (
-        "import sys; from optgeom.traces import open_trace;"
-        f"t = open_trace({str(trace_path)!r}); t.metrics(steps=10); t.matrix(0, 'head.weight');"
-        "t.neurons('head.weight'); t.spectra('head.weight'); t.scalars();"
-        "print([m for m in ('torch', 'pyarrow.dataset', 'dash') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_any_parquet_reader_reads_the_tables(trace_path: Path) -> None:
-    (path,) = (trace_path / "metrics").glob("*.parquet")
-    assert pa.parquet.read_table(path, partitioning=None).num_rows == 24
