@@ -32,7 +32,8 @@ def notes(
     for run in runs:
         words = [one.brief for one in missing if one.run == run and one.brief]
         if run not in captured:
-            words = words or ["not captured"]
+            # One reason is enough: a second one would break the title's line in two.
+            words = words[:1] or ["not captured"]
         elif captured[run] != step:
             words.insert(0, f"step {whole(captured[run])}")
         if words:
