@@ -14,7 +14,7 @@ from optgeom.figures.names import by_kind, escape, layer_titles
 from optgeom.figures.reading import Missing, Source, numbers_of, one_trace
 from optgeom.figures.statuses import nothing_in
 from optgeom.figures.theme import SEQUENTIAL, Theme, ThemeName, axis, layout, theme_of
-from optgeom.geometry.catalogue import METRICS
+from optgeom.geometry.catalogue import metric_named
 
 ROW = 14
 GAP = 6
@@ -47,7 +47,7 @@ def info(source: Source, metric: str, *, stage: str = "update") -> LayerMapInfo:
         stage: the stage of the metric.
     """
     trace = one_trace(source)
-    absent = nothing_in(trace, title="any layer", stage=stage, table=METRICS[metric].table)
+    absent = nothing_in(trace, title="any layer", stage=stage, table=metric_named(metric).table)
     if stage not in trace.stages:
         return LayerMapInfo(metric, (), (), (), (absent,))
     table = trace.metrics(stages=[stage])
@@ -112,7 +112,7 @@ def plot(what: LayerMapInfo, *, theme: Theme) -> go.Figure:
         notes.append(
             note(escape(kind), theme, x=0, xref="paper", xanchor="right", xshift=-8, y=top + 0.5)
         )
-    metric = METRICS[what.metric]
+    metric = metric_named(what.metric)
     return go.Figure(
         data=data,
         layout=layout(

@@ -24,7 +24,7 @@ from optgeom.figures.reading import (
 )
 from optgeom.figures.statuses import nothing_in
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
-from optgeom.geometry.catalogue import METRICS
+from optgeom.geometry.catalogue import metric_named
 
 if TYPE_CHECKING:
     from optgeom.traces.store import Trace
@@ -82,6 +82,7 @@ def info(
         slots: colour slot per run; by default decided from these traces.
     """
     shown = as_traces(traces)
+    table = metric_named(metric).table
     described = find_layer(shown, layer)
     title = layer_title(described)
     colours = slot_map(shown, slots)
@@ -89,7 +90,6 @@ def info(
     for trace in shown:
         curve = _curve(trace, layer, described.kind, metric, stage, colours.get(trace.name, 99))
         if curve is None:
-            table = METRICS[metric].table
             missing.append(nothing_in(trace, title=title, stage=stage, table=table, layer=layer))
         else:
             curves.append(curve)
@@ -159,7 +159,7 @@ def plot(
     else:
         pad = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
         span = (low - pad, high + pad)
-    metric = METRICS[what.metric]
+    metric = metric_named(what.metric)
     kind = "log" if what.logarithmic and low > 0 else "linear"
     data: list[go.Scatter] = []
     ends: list[EndLabel] = []

@@ -23,7 +23,7 @@ from optgeom.figures.reading import (
 )
 from optgeom.figures.statuses import nothing_in, statuses_of
 from optgeom.figures.theme import Theme, ThemeName, axis, layout, theme_of
-from optgeom.geometry.catalogue import METRICS
+from optgeom.geometry.catalogue import metric_named
 
 if TYPE_CHECKING:
     from optgeom.traces.store import Trace
@@ -87,6 +87,7 @@ def info(
         slots: colour slot per run; by default decided from these traces.
     """
     shown = as_traces(traces)
+    table = metric_named(metric).table
     colours = slot_map(shown, slots)
     missing: list[Missing] = []
     values: list[dict[str, float]] = []
@@ -95,9 +96,7 @@ def info(
     for trace in shown:
         at, found, top = _values(trace, stage, metric, step)
         if not found:
-            missing.append(
-                nothing_in(trace, title="any layer", stage=stage, table=METRICS[metric].table)
-            )
+            missing.append(nothing_in(trace, title="any layer", stage=stage, table=table))
         values.append(found)
         steps.append(at)
         maximum = max(maximum, top)
@@ -137,7 +136,7 @@ def _values(
         return None, {}, 0.0
     at = table.column("step").to_numpy()
     names = table.column("layer").to_pylist()
-    statuses = statuses_of(table, METRICS[metric].table)
+    statuses = statuses_of(table, metric_named(metric).table)
     captured = usable | np.asarray([bool(status) for status in statuses])
     found: dict[str, float] = {}
     # Rows come sorted by step, so the last one captured for a layer is the nearest; if it holds
@@ -208,7 +207,7 @@ def plot(what: LayerPairsInfo, *, theme: Theme) -> go.Figure:
             dots, what.runs, what.slots, _symbols(len(what.runs)), strict=True
         )
     ]
-    metric = METRICS[what.metric]
+    metric = metric_named(what.metric)
     return go.Figure(
         data=[link, *points],
         layout=layout(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -39,8 +40,12 @@ def as_traces(source: Source) -> tuple[Trace, ...]:
     """Return the traces of one trace, a folder of traces, or an iterable of traces.
 
     Raises:
-        OptgeomError: if there is none.
+        OptgeomError: if there is none, or a path was passed.
     """
+    if isinstance(source, (str, PurePath)):
+        raise OptgeomError(
+            f"figures take an open trace, got {str(source)!r}: pass open_trace({str(source)!r})"
+        )
     if isinstance(source, Mapping):
         found = tuple(source.values())
     elif isinstance(source, Iterable):

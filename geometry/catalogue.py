@@ -11,6 +11,7 @@ from here. Importing it costs nothing: no torch, no scipy, no numpy.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -30,6 +31,18 @@ _ENTRIES = (*NORM_METRICS, *SPECTRUM_METRICS)
 
 METRICS: Mapping[str, Metric] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 TABLES: tuple[Table, ...] = ("metrics", "spectra")
+
+
+def metric_named(name: str) -> Metric:
+    """The catalogue's entry of a metric.
+
+    Raises:
+        OptgeomError: if there is none; names the nearest.
+    """
+    if name not in METRICS:
+        close = difflib.get_close_matches(name, METRICS, n=3) or list(METRICS)[:3]
+        raise OptgeomError(f"no metric {name!r} in the catalogue: try {' or '.join(close)}")
+    return METRICS[name]
 
 
 def columns(table: Table) -> dict[str, str]:

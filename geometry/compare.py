@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from optgeom.geometry.catalogue import METRICS
-from optgeom.traces.errors import NotCaptured, OptgeomError
+from optgeom.geometry.catalogue import metric_named
+from optgeom.traces.errors import NotCaptured
 from optgeom.traces.info import LayerInfo
 from optgeom.traces.store import Trace
 
@@ -141,7 +140,5 @@ def _grouped(
 def _known(metrics: Iterable[str]) -> list[str]:
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in names:
-        if name not in METRICS:
-            close = difflib.get_close_matches(name, METRICS, n=3) or list(METRICS)[:3]
-            raise OptgeomError(f"no metric {name!r} in the catalogue: try {' or '.join(close)}")
+        metric_named(name)
     return names

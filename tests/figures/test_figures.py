@@ -257,6 +257,21 @@ def test_an_unknown_layer_is_an_error_with_close_matches(traces: Traces) -> None
         figures.loss([])
 
 
+def test_an_unknown_metric_is_an_error_with_close_matches(traces: Traces) -> None:
+    layer = traces["muon"].layers[0].name
+    with pytest.raises(OptgeomError, match="try update_rms"):
+        figures.metric_over_steps(traces, layer, "update_rm")
+    with pytest.raises(OptgeomError, match="try update_rms"):
+        figures.layer_map(traces["muon"], "update_rm")
+    with pytest.raises(OptgeomError, match="try update_rms"):
+        figures.layer_pairs(traces, metric="update_rm")
+
+
+def test_a_path_is_answered_with_the_call_that_opens_it() -> None:
+    with pytest.raises(OptgeomError, match=r"open_trace\('runs/adamw'\)"):
+        figures.loss("runs/adamw")  # type: ignore[arg-type] # what a hurried user writes
+
+
 def test_drawing_imports_no_torch_and_no_dash(demo: Path) -> None:
     code = (
         "import sys; from optgeom import figures; from optgeom.traces.store import open_traces; "
