@@ -10,7 +10,7 @@ from optgeom.hooks.clock import Clocks
 from optgeom.hooks.layers import Decision, Layer
 
 ROW_BYTES = 80
-"""Bytes on disk of one row of metrics, or of spectra without its values: 76 in the demo's traces."""
+"""Bytes on disk of a row of metrics, or of spectra without its values: 76 in the demo's traces."""
 
 
 @dataclass(frozen=True, slots=True)
