@@ -78,12 +78,6 @@ class Worker:
                     self._held -= size
                     self._room.notify_all()
 
-    def drain(self) -> None:
-        """Wait until everything that was accepted is done."""
-        with self._room:
-            while self._held:
-                self._room.wait()
-
     def close(self) -> None:
         """Finish what was accepted and end the thread; any number of times."""
         if not self._closed:
