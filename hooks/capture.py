@@ -88,6 +88,7 @@ class Capturing:
         self._by_difference: set[int] = set()
         self._by_mode: dict[int, bool] = {}
         self._asked: set[int] = set()
+        self._explained: set[int] = set()
 
     def begin(self, optimizer: Any, which: int, step: int, plan: Plan) -> Capture | None:
         """Start reading an optimizer's step; None if the plan has none of its layers.
@@ -138,6 +139,7 @@ class Capturing:
         for slot, index, mismatch in zip(slots, capture.indices, mismatches, strict=True):
             if mismatch:
                 self._by_difference.add(index)
+            self._explain(index, slot.fold.opaque, capture.by_mode)
             seen = observe(
                 slot,
                 self._layers[index],
@@ -160,6 +162,14 @@ class Capturing:
         # only now: a busy background thread would slow the training thread's own measuring down
         for kept in pending:
             self._submit(kept, self._polynomial(kept, capture))
+
+    def _explain(self, index: int, opaque: str | None, by_mode: bool) -> None:
+        """Once per layer: which operation was not understood, so that a difference was read."""
+        if opaque is None or index in self._explained:
+            return
+        self._explained.add(index)
+        reason = opaque if by_mode else "singular values alone, whose bits a dispatch mode changes"
+        logger.debug("layer %s is read by difference: %s", self._layers[index].name, reason)
 
     def _say_what_is_missing(self, capture: Capture, recorded: set[str]) -> None:
         """Once per optimizer: stages that were asked for and that it does not yield."""
