@@ -1,9 +1,10 @@
 """TraceWriter: takes records from a training run and never keeps it waiting.
 
 Its methods put records into a queue that is bounded in bytes; one background thread writes them.
-A full queue drops and counts. Once made, a writer raises nothing into the run: a failure of its
-thread is kept in `failure`, said once in the log and in run.json; the small tables are tried once
-more, and what could not be written, or comes after, is counted as dropped.
+A full queue drops and counts, or makes the run wait, by setting. Once made, a writer raises
+nothing into the run: a failure of its thread is kept in `failure`, said once in the log and in
+run.json; the small tables are tried once more, and what could not be written, or comes after, is
+counted as dropped.
 """
 
 from __future__ import annotations
@@ -23,14 +24,9 @@ from typing import Any, Self
 import numpy as np
 
 from optgeom.traces.info import RUN_FILE, RunInfo, dump
+from optgeom.traces.rows import floats, list_bytes, matrix_bytes
 from optgeom.traces.runfile import end, join, local_folder, replace_run
-from optgeom.traces.schema import (
-    SMALL_TABLES,
-    STORED_DTYPES,
-    Cell,
-    check_columns,
-    table_schema,
-)
+from optgeom.traces.schema import SMALL_TABLES, Cell, check_columns, table_schema
 from optgeom.traces.sink import RawLog, TableLog
 
 _LOG = logging.getLogger(__name__)
@@ -52,12 +48,14 @@ class TraceWriter:
         attempt: on ranks other than 0 of a resumed run: rank 0's `attempt`, as told by it.
         flush_every: seconds; at most so much is lost when the process is killed.
         queue_bytes: what may wait in memory before records are dropped.
+        wait: a full queue makes the caller wait instead.
 
     Attributes:
         attempt: the number of this attempt.
         failure: what ended the background thread, or None.
         dropped: table, or table.column -> how many records or values were left out.
         bytes_written: bytes of records written so far.
+        raw_bytes: bytes of raw matrices that were accepted so far.
 
     Raises:
         TraceExists: `out` holds a trace and `start_step` is None.
@@ -74,6 +72,7 @@ class TraceWriter:
         attempt: int | None = None,
         flush_every: float = 2.0,
         queue_bytes: int = 256 << 20,
+        wait: bool = False,
     ):
         check_columns(info.columns)
         self.path = local_folder(out)
@@ -100,6 +99,9 @@ class TraceWriter:
         self._logs: list[TableLog | RawLog] = [*self._small.values(), self._raw]
         self._flush_every = flush_every
         self._queue_bytes = queue_bytes
+        self._wait = wait
+        self.raw_bytes = 0
+        self._error: BaseException | None = None
         self._queue: deque[tuple[str, Any, int]] = deque()
         self._taken: deque[tuple[str, Any, int]] = deque()
         self._queued = 0
@@ -131,7 +133,7 @@ class TraceWriter:
         """Record a cell's singular values, (r,) descending, or None; and the scalars from them."""
         row = self._keys(key)
         try:
-            row["singular_values"] = _floats(singular_values)
+            row["singular_values"] = floats(singular_values)
         except (TypeError, ValueError) as error:
             self._drop("spectra", str(error))
             return
@@ -149,7 +151,7 @@ class TraceWriter:
     ) -> None:
         """Record the norms (rows,) of a block of a cell's rows; `cols` defaults to the layer's."""
         try:
-            kept = _floats(norms)
+            kept = floats(norms)
         except (TypeError, ValueError) as error:
             self._drop("neurons", str(error))
             return
@@ -184,17 +186,10 @@ class TraceWriter:
         if len(shape) == 2:
             rows, cols = int(shape[0]), int(shape[1])
         row = self._block(key, row_start, rows or 0, col_start, cols)
-        size = STORED_DTYPES.get(dtype, 0)
         try:
-            data: Any = values if len(shape) != 2 else np.ascontiguousarray(values)
-            view = memoryview(data).cast("B") if row["rows"] and row["cols"] else memoryview(b"")
+            view = matrix_bytes(values, row["rows"], row["cols"], dtype)
         except (TypeError, ValueError) as error:
             self._drop("updates", str(error))
-            return
-        if not size or view.nbytes != row["rows"] * row["cols"] * size:
-            self._drop(
-                "updates", f"{view.nbytes} bytes are no {row['rows']} x {row['cols']} {dtype}"
-            )
             return
         self._put("updates", row | {"dtype": dtype, "values": view}, view.nbytes + _ROW_BYTES)
 
@@ -223,11 +218,16 @@ class TraceWriter:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._answered >= ticket or self._ended)
 
-    def close(self) -> None:
-        """Write everything, seal it, mark the attempt closed (or failed); any number of times."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Write everything, seal it, mark the attempt closed (or failed); any number of times.
+
+        Args:
+            error: what ended the run early, if anything did; the attempt is marked failed then.
+        """
         if self._forked:
             return
         with self._changed:
+            self._error = self._error or error
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
@@ -242,7 +242,7 @@ class TraceWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(error)
 
     def __repr__(self) -> str:
         state = "failed" if self.failure else "closed" if self._closing else "open"
@@ -283,22 +283,32 @@ class TraceWriter:
                 self._drop(f"{table}.{name}", "no such column was declared")
             elif row.setdefault(name, value) is not value:
                 self._drop(f"{table}.{name}", "the cell has it already")
-        self._put(table, row, _ROW_BYTES + 64 * len(row) + _list_bytes(row))
+        self._put(table, row, _ROW_BYTES + 64 * len(row) + list_bytes(row))
 
     def _put(self, what: str, item: Any, size: int) -> None:
         with self._changed:
-            if self.failure is not None or self._closing or self._forked:
+            while self._wait and self._full(size) and not self._refusing:
+                self._changed.wait()
+            if self._refusing:
                 reason = "the writer is closed" if self.failure is None else "the writer failed"
-            # an item larger than the whole queue may pass when nothing waits
-            elif self._queued and self._queued + size > self._queue_bytes:
+            elif self._full(size):
                 reason = "the queue is full"
             else:
                 self._queue.append((what, item, size))
                 self._queued += size
+                self.raw_bytes += size if what == "updates" else 0
                 self._changed.notify_all()
                 return
         if what not in _ORDERS:
             self._drop(what, reason)
+
+    @property
+    def _refusing(self) -> bool:
+        return self.failure is not None or self._closing or self._forked
+
+    def _full(self, size: int) -> bool:
+        # an item larger than the whole queue may pass when nothing waits
+        return self._queued > 0 and self._queued + size > self._queue_bytes
 
     def _drop(self, what: str, reason: str) -> None:
         if not self.dropped[what]:
@@ -348,6 +358,8 @@ class TraceWriter:
                 self._take(what, item)
                 with self._changed:
                     self._queued -= size
+                    if self._wait:
+                        self._changed.notify_all()
             done = closing or asked > self._answered or time.monotonic() >= deadline
         for table, log in self._small.items():
             log.flush()
@@ -387,7 +399,7 @@ class TraceWriter:
             os.utime(self.path / RUN_FILE)
 
     def _mark_ended(self) -> None:
-        self._info = end(self._info, self.failure)
+        self._info = end(self._info, self.failure or self._error)
         self._save()
 
     def _fail(self, error: BaseException) -> None:
@@ -395,6 +407,7 @@ class TraceWriter:
             first, self.failure = self.failure is None, self.failure or error
             self._taken.extend(self._queue)
             self._queue.clear()
+            self._changed.notify_all()
         if first:
             _LOG.error(
                 "%s: writing the trace failed, the run goes on without: %r", self.path, error
@@ -432,11 +445,3 @@ class TraceWriter:
     def _count(self, what: str, count: int) -> None:
         if count:
             self.dropped[what] += count
-
-
-def _floats(values: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
-    return None if values is None else np.array(values, dtype=np.float32).reshape(-1)
-
-
-def _list_bytes(row: _Row) -> int:
-    return sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))

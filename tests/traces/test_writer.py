@@ -167,6 +167,58 @@ def test_a_full_queue_drops_and_counts(
     assert writer.failure is None
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_full_queue_makes_the_caller_wait_if_that_is_asked_for(
+    tmp_path: Path, info: RunInfo, cell: MakeCell, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    held = threading.Event()
+    seal = sink.RawLog.end_step
+
+    def slow(self: sink.RawLog, step: int) -> None:
+        assert held.wait(20)
+        if fails:
+            raise OSError("broken on purpose")
+        seal(self, step)
+
+    monkeypatch.setattr(sink.RawLog, "end_step", slow)
+    writer = TraceWriter(tmp_path, info, queue_bytes=5_000, wait=True)
+    writer.end_step(0)
+
+    def put() -> None:
+        for step in range(40):
+            writer.update(cell(step), np.zeros((8, 4), np.float32))
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()  # it waits, and the queue does not grow
+    assert writer.raw_bytes < 5_000
+    held.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    writer.close()
+    assert writer.dropped["updates"] == (40 if fails else 0)
+    if not fails:
+        assert len(open_trace(tmp_path).steps(table="updates")) == 40
+        assert 40 * 128 <= writer.raw_bytes <= 40 * 1024
+
+
+def test_a_run_that_raised_is_marked_failed_and_has_all_its_records(
+    tmp_path: Path, info: RunInfo, cell: MakeCell
+) -> None:
+    def run() -> None:
+        with TraceWriter(tmp_path, info) as writer:
+            writer.metrics(cell(3), {"neuron_norm_cv": 1.0})
+            raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="luck"):
+        run()
+    trace = open_trace(tmp_path)
+    assert trace.failed == "RuntimeError: out of luck"
+    assert not trace.closed
+    assert trace.metrics().num_rows == 1
+
+
 def test_a_matrix_larger_than_the_queue_passes_an_empty_one(
     tmp_path: Path, info: RunInfo, cell: MakeCell
 ) -> None:
