@@ -17,24 +17,29 @@ if TYPE_CHECKING:
     from optgeom.geometry.catalogue import METRICS, columns
     from optgeom.geometry.compare import by_algorithm, by_kind
     from optgeom.geometry.context import Context
+    from optgeom.geometry.finish import NormsRow, finish_norms
     from optgeom.geometry.floor import difference_floor, dispatch_floor
-    from optgeom.geometry.measure import NormsRow, SpectrumRow, measure_norms, measure_spectrum
+    from optgeom.geometry.measure import SpectrumRow, measure_norms, measure_spectrum
     from optgeom.geometry.metric import Band, Metric
+    from optgeom.geometry.partial import Partial, norms_pass
 
 _HOMES = {
     "METRICS": "catalogue",
     "Band": "metric",
     "Context": "context",
     "Metric": "metric",
-    "NormsRow": "measure",
+    "NormsRow": "finish",
+    "Partial": "partial",
     "SpectrumRow": "measure",
     "by_algorithm": "compare",
     "by_kind": "compare",
     "columns": "catalogue",
     "difference_floor": "floor",
     "dispatch_floor": "floor",
+    "finish_norms": "finish",
     "measure_norms": "measure",
     "measure_spectrum": "measure",
+    "norms_pass": "partial",
 }
 
 __all__ = [
@@ -43,14 +48,17 @@ __all__ = [
     "Context",
     "Metric",
     "NormsRow",
+    "Partial",
     "SpectrumRow",
     "by_algorithm",
     "by_kind",
     "columns",
     "difference_floor",
     "dispatch_floor",
+    "finish_norms",
     "measure_norms",
     "measure_spectrum",
+    "norms_pass",
 ]
 
 

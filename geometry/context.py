@@ -25,6 +25,9 @@ class Context:
         status: What the capture says of the row; "ok" leaves the word to the measurement.
         lr: Divisor of the update.
         weight: W before the step, (m, n), any float dtype, the matrix's device.
+        weight_after: W after the step, where W before it is not at hand: of an update's weight
+            metrics it gives the same, by `companions.along_weight_before`. Needs lr.
+        decay: How much of W the step took away beside the update; for weight_after.
         gradient: G, (m, n), any float dtype, the matrix's device.
         gradient_nuclear_norm: sum of the gradient's singular values, if already known: saves a
             spectrum of the gradient for descent_efficiency.
@@ -36,6 +39,8 @@ class Context:
         previous_sketch: Sketch of the previous captured update of the same layer, (4096,).
         steps_since_previous: Steps since that capture.
         second_moment_steps: Steps that the second moment has been averaging.
+        norms_only: Leave out what costs more than the norms: the weight's and the gradient's
+            metrics, and the sketch.
         polynomial: Rows (a, b, c) of the odd polynomials a x + b x^3 + c x^5 in use, in order.
         polar_row_norms: Row norms of the polar factor of ns_input, (m,), as `measure_spectrum`
             returned them for that stage; for the row error of `orthogonalized`.
@@ -46,6 +51,8 @@ class Context:
     status: str = "ok"
     lr: float | None = None
     weight: Tensor | None = None
+    weight_after: Tensor | None = None
+    decay: float = 0.0
     gradient: Tensor | None = None
     gradient_nuclear_norm: float | None = None
     noise_floor: float = 0.0
@@ -55,5 +62,6 @@ class Context:
     previous_sketch: Tensor | None = None
     steps_since_previous: int | None = None
     second_moment_steps: int | None = None
+    norms_only: bool = False
     polynomial: Sequence[Sequence[float]] | None = None
     polar_row_norms: NDArray[np.float64] | None = None

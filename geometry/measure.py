@@ -17,38 +17,19 @@ from torch import Tensor
 from optgeom.geometry import balance, conditioning, newton_schulz, ranks
 from optgeom.geometry.catalogue import METRICS, columns
 from optgeom.geometry.context import Context
+from optgeom.geometry.finish import NormsRow, Value, finish_norms
 from optgeom.geometry.floor import dispatch_floor
 from optgeom.geometry.leverage import polar_row_norms
-from optgeom.geometry.norms import matrix_norms
+from optgeom.geometry.norms import line_norms
 from optgeom.geometry.overlaps import overlap
-from optgeom.geometry.rounding import LOST_LIMIT
+from optgeom.geometry.partial import check, is_lost, norms_pass
 from optgeom.geometry.singular import (
     GRAM_RESOLUTION,
     SVD_RESOLUTION,
     LinAlgError,
     singular_values,
 )
-from optgeom.geometry.sketch import sketch, sketch_cosine
 from optgeom.traces.errors import OptgeomError
-
-Value = float | int | str | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NormsRow:
-    """What the norms clock records of one cell.
-
-    Attributes:
-        values: Every column of `columns("metrics")`, and "status": ok, zero, non_finite, lost, or
-            what the context said.
-        neuron_norms: (m,) float32 row norms, NaN where the matrix is not finite.
-        sketch: (4096,) on the matrix's device, of a finite, non-zero update; else None. Keep it for
-            the next capture's `Context.previous_sketch`.
-    """
-
-    values: dict[str, Value]
-    neuron_norms: NDArray[np.float32]
-    sketch: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +49,10 @@ class SpectrumRow:
     polar_row_norms: NDArray[np.float64] | None
 
 
-@torch.no_grad()
 def measure_norms(matrix: Tensor, context: Context | None = None) -> NormsRow:
     """Row of the norms clock: balance, scale, overlaps.
 
-    Cost: about three reads of the matrix, one more for an update's sketch, two of each matrix
-    in the context; meant for the training thread.
+    For many matrices `norms_pass` of each and one `finish_norms` of all give the same for less.
 
     Args:
         matrix: (m, n), m, n >= 1, any float dtype and device, rows = neurons; left as it is.
@@ -85,40 +64,7 @@ def measure_norms(matrix: Tensor, context: Context | None = None) -> NormsRow:
     Raises:
         OptgeomError: if the matrix, or one in the context, has the wrong shape or dtype.
     """
-    context = context or Context()
-    _check(matrix, context)
-    matrix = matrix.detach()
-    norms = matrix_norms(matrix)
-    rows, cols = matrix.shape
-    together = torch.cat([norms.frobenius[None], norms.rows, norms.columns]).cpu().numpy()
-    frobenius = float(together[0])
-    with np.errstate(over="ignore"):
-        neuron_norms = together[1 : rows + 1].astype(np.float32)
-    values: dict[str, Value] = dict.fromkeys(columns("metrics"))
-    values["status"] = _status(context, frobenius)
-    if context.stage == "update":
-        values["lost_update_fraction"] = context.lost_update_fraction
-        values["lost_decay_fraction"] = context.lost_decay_fraction
-        values["second_moment_steps"] = context.second_moment_steps
-    if not (np.isfinite(frobenius) and frobenius > 0.0):
-        return NormsRow(values, neuron_norms, None)
-    values["frobenius_norm"] = frobenius
-    values |= balance.neuron_balance(together[1 : rows + 1])
-    values |= balance.column_balance(together[rows + 1 :])
-    if context.gradient is not None and context.stage in METRICS["cosine_gradient"].stages:
-        found = overlap(matrix, context.gradient, first_norm=norms.frobenius)
-        values["cosine_gradient"] = _finite(found.cosine)
-    taken = None
-    if context.stage == "update":
-        values["update_rms"] = frobenius / float(np.sqrt(rows * cols))
-        values |= _against_weight(matrix, context, norms.frobenius)
-        taken = sketch(matrix)
-        if context.previous_sketch is not None:
-            cosine = sketch_cosine(taken, context.previous_sketch.to(taken.device))
-            values["cosine_previous"] = cosine
-            if cosine is not None:
-                values["steps_since_previous"] = context.steps_since_previous
-    return NormsRow(values, neuron_norms, taken)
+    return finish_norms([norms_pass(matrix, context)])[0]
 
 
 @torch.no_grad()
@@ -139,11 +85,11 @@ def measure_spectrum(matrix: Tensor, context: Context | None = None) -> Spectrum
         OptgeomError: if the matrix, or one in the context, has the wrong shape or dtype.
     """
     context = context or Context()
-    _check(matrix, context)
+    check(matrix, context)
     matrix = matrix.detach()
     values: dict[str, Value] = dict.fromkeys(columns("spectra"))
     values |= {"spectrum_status": "ok", "spectrum_method": None}
-    if _lost(context):
+    if is_lost(context):
         values["spectrum_status"] = "lost"
         return SpectrumRow(values, None, None)
     found = singular_values(matrix)
@@ -190,7 +136,7 @@ def measure(matrix: Any, **context: Any) -> dict[str, Value]:
     known = {field.name for field in fields(Context)}
     if unknown := sorted(context.keys() - known):
         raise OptgeomError(f"measure knows {', '.join(sorted(known))}; not {', '.join(unknown)}")
-    for name in ("weight", "gradient", "previous_sketch"):
+    for name in ("weight", "weight_after", "gradient", "previous_sketch"):
         if context.get(name) is not None:
             context[name] = _as_tensor(context[name])
     tensor = _as_tensor(matrix)
@@ -209,35 +155,6 @@ def _as_tensor(array: Any) -> Tensor:
     if values.dtype.kind != "f":
         raise OptgeomError(f"a matrix holds real numbers, not {values.dtype}")
     return torch.from_numpy(np.array(values, order="C"))
-
-
-def _check(matrix: Tensor, context: Context) -> None:
-    if matrix.ndim != 2 or 0 in matrix.shape or not matrix.dtype.is_floating_point:
-        raise OptgeomError(
-            "a matrix has two dimensions, entries and a float dtype, not "
-            f"shape {tuple(matrix.shape)} and {matrix.dtype}: reshape it to (neurons, inputs)"
-        )
-    for name, other in (("weight", context.weight), ("gradient", context.gradient)):
-        if other is not None and other.shape != matrix.shape:
-            raise OptgeomError(
-                f"{name} has shape {tuple(other.shape)}, the matrix {tuple(matrix.shape)}: "
-                "both are (neurons, inputs)"
-            )
-
-
-def _status(context: Context, frobenius: float) -> str:
-    if not np.isfinite(frobenius):
-        return "non_finite"
-    if context.status != "ok":
-        return context.status
-    if frobenius == 0.0:
-        return "zero"
-    return "lost" if _lost(context) else "ok"
-
-
-def _lost(context: Context) -> bool:
-    lost = context.lost_update_fraction
-    return context.source == "difference" and lost is not None and lost > LOST_LIMIT
 
 
 def _why_no_spectrum(matrix: Tensor) -> str:
@@ -282,7 +199,7 @@ def _of_stage(matrix: Tensor, context: Context, s: NDArray[np.float64]) -> dict[
             "polar_error": conditioning.polar_error(s),
         }
         if context.polar_row_norms is not None:
-            rho = matrix_norms(matrix).rows.cpu().numpy()
+            rho = line_norms(matrix)[: matrix.shape[0]].cpu().numpy()
             values["ns_row_error"] = newton_schulz.row_error(rho, context.polar_row_norms)
         return values
     if context.stage == "ns_input" and context.polynomial is not None:
@@ -318,21 +235,3 @@ def _leverage(
         "leverage_cv": balance.coefficient_of_variation(norms),
         "leverage_rank": int(polar.rank),
     }, norms
-
-
-def _against_weight(matrix: Tensor, context: Context, frobenius: Tensor) -> dict[str, Value]:
-    if context.weight is None:
-        return {}
-    found = overlap(matrix, context.weight, first_norm=frobenius)
-    size = float(found.second_norm)
-    if not (np.isfinite(size) and size > 0.0):
-        return {}
-    values: dict[str, Value] = {"radial_fraction": _finite(found.cosine)}
-    if context.lr is not None:
-        values["update_to_weight"] = abs(context.lr) * float(found.first_norm) / size
-    return values
-
-
-def _finite(value: Tensor) -> float | None:
-    number = float(value)
-    return number if np.isfinite(number) else None

@@ -1,13 +1,13 @@
-"""Row, column and Frobenius norms of matrices in one pass, whatever their scale."""
+"""Norms of a matrix's rows and columns, whatever their scale."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from optgeom.geometry.scaling import scaled, widened
+from optgeom.geometry.scaling import reachable, scaled
 
 # Between these bounds no float32 square that matters has left the normal range: entries lost to
 # underflow are below 1e-19, so n of them change a sum by less than n * 1e-38 / 1e-26.
@@ -15,46 +15,71 @@ _SMALLEST_SAFE_SUM = 1e-26
 _LARGEST_SAFE_SUM = 1e30
 
 
-class MatrixNorms(NamedTuple):
-    """Norms of a batch of matrices, float64, on the matrices' device.
-
-    Attributes:
-        rows: (..., m).
-        columns: (..., n).
-        frobenius: (...,).
-    """
-
-    rows: Tensor
-    columns: Tensor
-    frobenius: Tensor
-
-
 @torch.no_grad()
-def matrix_norms(matrix: Tensor) -> MatrixNorms:
-    """Euclidean norms of rows, columns and of the whole matrix.
+def line_norms(matrix: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """Norms of the rows, then of the columns, of one matrix.
 
-    Reads the matrix once and its squares twice; only entries near the ends of float32's range
-    cost a second, float64 pass. NaN and Inf entries give NaN.
+    On a CPU two reads of the matrix, one of them for the squares, which are read twice; rows and
+    columns near the ends of float32's range cost a second, float64 pass over them alone. On other
+    devices everything is accumulated in float64, without a host synchronization.
 
     Args:
-        matrix: (..., m, n), any float dtype and device; left as it is.
+        matrix: (m, n), any float dtype and device; left as it is.
+        scratch: As for `norms_pass`.
 
     Returns:
-        Norms in float64. Relative error 4e-7 for float32 and narrower, 1e-14 for float64 input.
+        (m + n,) float64 on the matrix's device; NaN or Inf in a line that holds such. Relative
+        error 4e-7 for float32 and narrower, 1e-14 for float64 input.
     """
+    matrix = reachable(matrix)
+    if matrix.device.type != "cpu":
+        return _on_device(matrix)
+    rows, cols = matrix.shape
     wide = matrix if matrix.dtype == torch.float64 else matrix.to(torch.float32)
-    squares = wide.square()
-    rows = squares.sum(-1).to(torch.float64)
-    columns = squares.sum(-2).to(torch.float64)
-    sums = torch.cat([rows.flatten(), columns.flatten()])
-    if bool(((sums > _SMALLEST_SAFE_SUM) & (sums < _LARGEST_SAFE_SUM)).all()):
-        return MatrixNorms(rows.sqrt(), columns.sqrt(), rows.sum(-1).sqrt())
-    unit, scale = scaled(widened(matrix))
+    squares = torch.mul(wide, wide, out=buffer_of(wide, scratch))
+    sums = torch.empty(rows + cols, dtype=wide.dtype)
+    torch.sum(squares, 1, out=sums[:rows])
+    torch.sum(squares, 0, out=sums[rows:])
+    found: NDArray[np.float64] = sums.numpy().astype(np.float64)
+    # A NaN fails both comparisons.
+    if not (found.min() > _SMALLEST_SAFE_SUM and found.max() < _LARGEST_SAFE_SUM):
+        if wide.dtype == torch.float64:
+            return _by_scaling(wide)
+        _repair(wide, found)
+    return torch.from_numpy(np.sqrt(found, out=found))
+
+
+def buffer_of(matrix: Tensor, scratch: Tensor | None) -> Tensor:
+    """Room for a tensor like this one: the scratch where it serves, else new memory."""
+    count = matrix.numel()
+    if (
+        scratch is None
+        or scratch.dtype != matrix.dtype
+        or scratch.numel() < count
+        or scratch.device != matrix.device
+    ):
+        return torch.empty(matrix.shape, dtype=matrix.dtype, device=matrix.device)
+    return scratch[:count].view(matrix.shape)
+
+
+def _on_device(matrix: Tensor) -> Tensor:
+    if matrix.dtype == torch.float64:
+        return _by_scaling(matrix)
+    rows = torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64)
+    return torch.cat([rows, torch.linalg.vector_norm(matrix, dim=0, dtype=torch.float64)])
+
+
+def _by_scaling(wide: Tensor) -> Tensor:
+    unit, scale = scaled(wide)
     squares = unit.square()
-    rows = squares.sum(-1)
-    columns = squares.sum(-2)
-    return MatrixNorms(
-        rows.sqrt() * scale[..., None],
-        columns.sqrt() * scale[..., None],
-        rows.sum(-1).sqrt() * scale,
-    )
+    return torch.cat([squares.sum(1), squares.sum(0)]).sqrt() * scale
+
+
+def _repair(wide: Tensor, sums: NDArray[np.float64]) -> None:
+    """Sum float32 squares that left the safe range again in float64, where none leaves it."""
+    rows = wide.shape[0]
+    unsafe = ~((sums > _SMALLEST_SAFE_SUM) & (sums < _LARGEST_SAFE_SUM))
+    which = torch.from_numpy(np.flatnonzero(unsafe[:rows]))
+    sums[:rows][which.numpy()] = wide[which].double().square().sum(1).numpy()
+    which = torch.from_numpy(np.flatnonzero(unsafe[rows:]))
+    sums[rows:][which.numpy()] = wide[:, which].double().square().sum(0).numpy()

@@ -1,4 +1,4 @@
-"""Float64 matrices with entries of at most 1, whose squares neither over- nor underflow."""
+"""Matrices with entries of at most 1, whose squares neither over- nor underflow."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import torch
 from torch import Tensor
 
 
+def reachable(matrix: Tensor) -> Tensor:
+    """The matrix, on the CPU where its device has no float64."""
+    return matrix.cpu() if matrix.device.type == "mps" else matrix
+
+
 def widened(matrix: Tensor) -> Tensor:
     """The matrix in float64, on its device, or on the CPU where the device has no float64."""
-    if matrix.device.type == "mps":
-        matrix = matrix.cpu()
-    return matrix.to(torch.float64)
+    return reachable(matrix).to(torch.float64)
 
 
 def scaled(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Divide each matrix by its largest absolute entry.
 
     Args:
-        matrix: (..., m, n) float64.
+        matrix: (..., m, n) float32 or float64.
 
     Returns:
         The divided matrices, (..., m, n), a new tensor; and the divisors, (...,), NaN where the

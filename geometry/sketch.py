@@ -8,11 +8,13 @@ rows, land in different buckets whatever the width is; where it divides the widt
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+
+from optgeom.geometry.norms import buffer_of
 
 SKETCH_SIZE = 4096
 _PRIMES = (4093, 4091)
@@ -20,13 +22,14 @@ _SEED = 0x9E3779B97F4A7C15
 
 
 @torch.no_grad()
-def sketch(matrix: Tensor) -> Tensor:
+def sketch(matrix: Tensor, scratch: Tensor | None = None) -> Tensor:
     """Sketch of a matrix: linear, deterministic, the same on every machine up to rounding.
 
-    Draws nothing from any random generator. Reads the matrix once.
+    Draws nothing from any random generator. Reads the matrix once; needs no host synchronization.
 
     Args:
         matrix: (m, n), any float dtype and device; left as it is.
+        scratch: As for `norms_pass`.
 
     Returns:
         (4096,) float64 for float64 input, else float32, on the matrix's device. For two matrices of
@@ -36,43 +39,62 @@ def sketch(matrix: Tensor) -> Tensor:
     buckets = _PRIMES[1] if matrix.shape[-1] % _PRIMES[0] == 0 else _PRIMES[0]
     dtype = torch.float64 if matrix.dtype == torch.float64 else torch.float32
     flat = matrix.to(dtype).reshape(-1)
-    chunks, rest = divmod(flat.numel(), buckets)
-    # A window sliding by one over one sign vector, times one more sign per chunk: signs of
-    # entries in one bucket are independent, at the memory of a vector instead of a matrix.
-    window, outer = _signs(chunks + 1, flat.device, dtype)
-    body = flat[: chunks * buckets].view(chunks, buckets)
-    signed = body * window.as_strided((chunks, buckets), (1, 1))
-    with torch.autocast(flat.device.type, enabled=False):
-        sums = outer[:chunks] @ signed
-    tail = flat[chunks * buckets :] * window[chunks : chunks + rest] * outer[chunks]
-    sums[:rest] += tail
-    return pad(sums, (0, SKETCH_SIZE - buckets))
+    signs = _signs(flat.numel(), buckets, flat.device, dtype)
+    found = torch.zeros(SKETCH_SIZE, dtype=dtype, device=flat.device)
+    whole, rest = signs.chunks.numel() * buckets, signs.tail.numel()
+    if whole:
+        body = flat[:whole].view(-1, buckets)
+        signed = torch.mul(body, signs.entries, out=buffer_of(body, scratch))
+        # Written with out=, it is none of autocast's business.
+        torch.mv(signed.mT, signs.chunks, out=found[:buckets])
+    if rest:
+        found[:rest].addcmul_(flat[whole:], signs.tail)
+    return found
 
 
 @torch.no_grad()
-def sketch_cosine(first: Tensor, second: Tensor) -> float | None:
-    """Cosine of two sketches: an estimate of the cosine of their matrices.
+def sketch_cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosines of pairs of sketches: estimates of the cosines of their matrices.
 
     Args:
-        first: (4096,) of one matrix.
-        second: (4096,) of another of the same shape.
+        first: (k, 4096) of some matrices.
+        second: (k, 4096) of others of the same shapes; moved to the first one's device.
 
     Returns:
-        Between -1 and 1, or None where a sketch is zero or not finite.
+        (k,) float64 on the first one's device, between -1 and 1; NaN where a sketch is zero or not
+        finite.
     """
     a = first.to(torch.float64)
     b = second.to(a)
-    a = a / a.abs().amax()
-    b = b / b.abs().amax()
-    cosine = float((a * b).sum() / (a.norm() * b.norm()))
-    return max(-1.0, min(1.0, cosine)) if np.isfinite(cosine) else None
+    a = a / a.abs().amax(-1, keepdim=True)
+    b = b / b.abs().amax(-1, keepdim=True)
+    sizes = a.square().sum(-1) * b.square().sum(-1)
+    return ((a * b).sum(-1) / sizes.sqrt()).clamp(-1.0, 1.0)
+
+
+class _Signs(NamedTuple):
+    """Signs of the entries of a flat matrix.
+
+    A window sliding by one over one sign vector, times one more sign per chunk: signs of entries in
+    one bucket are independent, at the memory of a vector instead of a matrix.
+    """
+
+    entries: Tensor
+    chunks: Tensor
+    tail: Tensor
 
 
 @lru_cache(maxsize=64)
-def _signs(chunks: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    bits = _mixed(np.arange(2 * chunks + SKETCH_SIZE, dtype=np.uint64)) & np.uint64(1)
+def _signs(count: int, buckets: int, device: torch.device, dtype: torch.dtype) -> _Signs:
+    chunks, rest = divmod(count, buckets)
+    bits = _mixed(np.arange(2 * (chunks + 1) + SKETCH_SIZE, dtype=np.uint64)) & np.uint64(1)
     signs = torch.from_numpy(1.0 - 2.0 * bits.astype(np.float64)).to(device=device, dtype=dtype)
-    return signs[chunks:].contiguous(), signs[:chunks].contiguous()
+    window, outer = signs[chunks + 1 :].contiguous(), signs[: chunks + 1].contiguous()
+    return _Signs(
+        entries=window.as_strided((chunks, buckets), (1, 1)),
+        chunks=outer[:chunks],
+        tail=window[chunks : chunks + rest] * outer[chunks],
+    )
 
 
 def _mixed(counter: np.ndarray) -> np.ndarray:

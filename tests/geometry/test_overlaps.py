@@ -39,15 +39,6 @@ def test_scales_are_safe(left: float, right: float, rng: np.random.Generator) ->
     assert float(overlap(a, b).cosine) == pytest.approx(exact, abs=1e-6)
 
 
-def test_a_norm_that_is_known_is_not_taken_again(rng: np.random.Generator) -> None:
-    a, b = (torch.from_numpy(rng.standard_normal((5, 6))).float() for _ in range(2))
-    known = overlap(a, b, first_norm=torch.tensor(2.0, dtype=torch.float64))
-    assert float(known.first_norm) == pytest.approx(2.0)
-    assert float(known.cosine) == pytest.approx(
-        min(1.0, float(overlap(a, b).cosine) * float(a.norm()) / 2.0), abs=1e-6
-    )
-
-
 def test_zero_and_nan_have_no_angle() -> None:
     for bad in (torch.zeros(2, 2), torch.full((2, 2), torch.nan)):
         assert bool(overlap(torch.eye(2), bad).cosine.isnan())
