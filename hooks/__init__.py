@@ -8,6 +8,7 @@ from optgeom.hooks.errors import WatchError
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.state import register_state_reader
 from optgeom.hooks.taps import tap
+from optgeom.hooks.views import View
 from optgeom.hooks.watch import watch
 
-__all__ = ["Description", "Recorder", "WatchError", "register_state_reader", "tap", "watch"]
+__all__ = ["Description", "Recorder", "View", "WatchError", "register_state_reader", "tap", "watch"]

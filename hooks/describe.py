@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from optgeom.hooks.clock import Clocks
@@ -12,43 +13,93 @@ from optgeom.hooks.layers import Decision, Layer
 ROW_BYTES = 80
 """Bytes on disk of a row of metrics, or of spectra without its values: 76 in the demo's traces."""
 
+_NAMES = 60
+"""Characters of a name's column; longer names push their line to the right, uncut."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Description:
-    """Every parameter's decision, and the expected size of the trace."""
+    """Every parameter's decision, and the expected size of the trace; printed as a table."""
 
     decisions: tuple[Decision, ...]
     megabytes_per_1000_steps: float
 
     def __str__(self) -> str:
-        """A table of one line per parameter."""
-        width = max((len(d.name) for d in self.decisions), default=0)
-        lines = [
-            f"{'captured' if d.captured else '-':8}  {d.name:{width}}  "
-            f"{' x '.join(map(str, d.shape)):>14}  {d.reason}"
-            for d in self.decisions
+        """One line per parameter under a heading, then what is captured and left out in short."""
+        rows = [
+            ("parameter", "stored", "captured as", "what it is, or why it is left out"),
+            *((d.name, _size(d.shape), _pieces(d), d.reason) for d in self.decisions),
         ]
-        total = f"about {self.megabytes_per_1000_steps:.3g} MB per 1000 steps"
-        return "\n".join([*lines, total])
+        name = min(_NAMES, max(len(row[0]) for row in rows))
+        stored, matrices = (max(len(row[i]) for row in rows) for i in (1, 2))
+        lines = [
+            f"{row[0]:{name}}  {row[1]:>{stored}}  {row[2]:>{matrices}}  {row[3]}" for row in rows
+        ]
+        return "\n".join([*lines, "", *self._summary()])
+
+    __repr__ = __str__  # a notebook's last line, and the prompt, show the table
+
+    def _summary(self) -> list[str]:
+        kinds = Counter({d.kind: 0 for d in self.decisions if d.captured})
+        for decision in self.decisions:
+            kinds[decision.kind] += len(decision.pieces)
+        held = [d for d in self.decisions if d.captured]
+        reasons = Counter(d.reason for d in self.decisions if not d.captured)
+        matrices = sum(kinds.values())
+        lines = [
+            f"captured: {_count(matrices, 'matrix', 'matrices')} of "
+            f"{_count(len(held), 'parameter')}: {_counted(kinds)}"
+        ]
+        if reasons:
+            lines.append(
+                f"left out: {_count(sum(reasons.values()), 'parameter')}: {_counted(reasons)}"
+            )
+        return [*lines, f"about {self.megabytes_per_1000_steps:.3g} MB per 1000 steps"]
 
 
 def describe(
-    decisions: tuple[Decision, ...], layers: Sequence[Layer], clocks: Clocks, stages: int
+    decisions: tuple[Decision, ...],
+    layers: Sequence[Layer],
+    clocks: Clocks | Sequence[Clocks],
+    stages: int,
 ) -> Description:
     """Put the decisions and the expected size together.
 
     Args:
         decisions: one per parameter.
         layers: the captured ones.
-        clocks: the cadences; the budget may make the trace smaller, never larger.
+        clocks: the cadences of all layers, or of each; the budget may make the trace smaller,
+            never larger, and so may their start and stop.
         stages: how many stages each layer records.
     """
-    rows = sum(layer.shape[0] for layer in layers)
-    ranks = sum(min(layer.shape) for layer in layers)
-    entries = sum(math.prod(layer.shape) for layer in layers)
-    norms = (1000 / clocks.every) * (4 * rows + ROW_BYTES * len(layers))
-    spectra = (1000 * clocks.burst / clocks.spectra_every) * (4 * ranks + ROW_BYTES * len(layers))
-    updates = (
-        1000 * clocks.burst / clocks.updates_every * 4 * entries if clocks.updates_every else 0
-    )
-    return Description(decisions, stages * (norms + spectra + updates) / 1e6)
+    each = [clocks] * len(layers) if isinstance(clocks, Clocks) else clocks
+    total = sum(_bytes_per_step(layer, own) for layer, own in zip(layers, each, strict=True))
+    return Description(decisions, stages * total * 1000 / 1e6)
+
+
+def _bytes_per_step(layer: Layer, clocks: Clocks) -> float:
+    norms = (4 * layer.shape[0] + ROW_BYTES) / clocks.every
+    spectra = clocks.burst * (4 * min(layer.shape) + ROW_BYTES) / clocks.spectra_every
+    if not clocks.updates_every:
+        return norms + spectra
+    return norms + spectra + clocks.burst * 4 * math.prod(layer.shape) / clocks.updates_every
+
+
+def _size(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"
+
+
+def _pieces(decision: Decision) -> str:
+    """The captured matrices, those of one shape together: "2048 x 2048 + 2 of 512 x 2048"."""
+    if not decision.captured:
+        return "-"
+    sizes = Counter(_size(shape) for _, shape in decision.pieces)
+    return " + ".join(size if n == 1 else f"{n} of {size}" for size, n in sizes.items())
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def _counted(what: Counter[str]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in what.items())

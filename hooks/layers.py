@@ -1,102 +1,109 @@
-"""Which parameters are captured, and how each is seen as a matrix with rows = neurons."""
+"""Which parameters are captured, and how each is seen as matrices with rows = neurons."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from optgeom.hooks.errors import WatchError
-from optgeom.hooks.names import KINDS, block_of, clean, escape, kind_of
+from optgeom.hooks.filters import Chooser, LayerFilter, Pattern, listed
+from optgeom.hooks.fused import fused
+from optgeom.hooks.names import block_of, kind_of_piece, piece_name
+from optgeom.hooks.seen import Seen, parameters_of
 from optgeom.hooks.sharding import placement_of
+from optgeom.hooks.stored import overridden
+from optgeom.hooks.views import Piece, View, cut
 
 NOT_NAMED = "layers= does not name it"
-NO_MATRIX = "not a matrix"
-LAZY = "lazy and without a shape yet: watch after the first forward pass"
+EMBEDDING = "embeddings are off by default: name it in layers="
 
-View = Literal["as_is", "transposed", "flattened"]
-LayerFilter = str | Sequence[str] | Callable[[str, nn.Parameter], bool] | None
+__all__ = ["Decision", "Layer", "LayerFilter", "as_float", "select"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One captured matrix: a parameter, and where it stands in the model and its optimizer."""
+    """One captured matrix: a piece of a parameter, and where that stands.
+
+    Layers of one parameter stand next to each other.
+
+    Attributes:
+        name: the parameter's cleaned name, with the piece's labels in brackets.
+        kind: of layer, of this piece.
+        block: depth in the model, None outside blocks.
+        parameter: that the matrix is seen in.
+        parameter_name: its cleaned name.
+        shape: (neurons, inputs) of this piece.
+        piece: how it is cut out.
+        optimizer: the place of its optimizer among the watched ones.
+        group: the place of its group in that optimizer.
+        algorithm: what the group says it is updated by.
+        placement: how the parameter lies on its mesh, in words.
+        chosen_by: which key of a `layers=` mapping chose it.
+    """
 
     name: str
     kind: str
     block: int | None
     parameter: nn.Parameter
+    parameter_name: str
     shape: tuple[int, int]
-    view: View
+    piece: Piece
     optimizer: int
     group: int
     algorithm: str | None
     placement: str
+    chosen_by: str | None = None
+
+    @property
+    def split(self) -> str | None:
+        """What the piece is, such as "q", "3" or "3,gate"; None for a whole parameter."""
+        return ",".join(self.piece.labels) or None
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the module keeps inputs before outputs."""
+        return self.piece.stored.transposed
 
     def matrix(self, tensor: Tensor) -> Tensor:
-        """See a tensor of the parameter's (global) shape as (neurons, inputs), without a copy."""
-        if self.view == "transposed":
-            return tensor.mT
-        return tensor.reshape(self.shape) if self.view == "flattened" else tensor
+        """See a tensor of the parameter's global shape as this layer's (neurons, inputs).
+
+        It shares memory with `tensor` wherever strides can express it.
+        """
+        return self.piece.matrix(tensor)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What `Recorder.describe` says of one parameter."""
+    """What `Recorder.describe` says of one parameter.
+
+    Attributes:
+        name: cleaned.
+        shape: as stored, global.
+        captured: whether any matrix of it is.
+        reason: why not, or what it is.
+        kind: of layer.
+        pieces: label and shape of each captured matrix.
+        left_out: how many further matrices of it are not captured.
+    """
 
     name: str
     shape: tuple[int, ...]
     captured: bool
     reason: str
-
-
-def _view_of(module: nn.Module, parameter: Tensor) -> tuple[View, tuple[int, int]] | None:
-    """How a parameter becomes a matrix; None for what is none."""
-    if parameter.ndim == 2:
-        if type(module).__name__ == "Conv1D":  # Hugging Face keeps these as (in, out)
-            return "transposed", (parameter.shape[1], parameter.shape[0])
-        return "as_is", (parameter.shape[0], parameter.shape[1])
-    if parameter.ndim > 2 and isinstance(module, nn.modules.conv._ConvNd) and not module.transposed:
-        return "flattened", (parameter.shape[0], math.prod(parameter.shape[1:]))
-    return None
-
-
-def _matches(pattern: str, name: str, kind: str) -> bool:
-    """Whether one entry of a filter, a kind or a regular expression, means a layer."""
-    return kind == pattern if pattern in KINDS else re.search(pattern, name) is not None
-
-
-def _patterns(layers: str | Sequence[str]) -> list[str]:
-    patterns = [layers] if isinstance(layers, str) else list(layers)
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise WatchError(
-                f"layers takes regular expressions or kinds of layer, got {pattern!r}: {error}"
-            ) from error
-    return patterns
-
-
-def _places(optimizers: Sequence[Any]) -> dict[int, tuple[int, int, Mapping[str, Any]]]:
-    """From a parameter's id to its (optimizer, group, group settings)."""
-    return {
-        id(parameter): (i, j, group)
-        for i, optimizer in enumerate(optimizers)
-        for j, group in enumerate(optimizer.param_groups)
-        for parameter in group["params"]
-    }
+    kind: str = "other"
+    pieces: tuple[tuple[str, tuple[int, int]], ...] = ()
+    left_out: int = 0
 
 
 def select(
-    model: nn.Module, optimizers: Sequence[Any], layers: LayerFilter
+    model: nn.Module,
+    optimizers: Sequence[Any],
+    layers: LayerFilter = None,
+    views: Mapping[str, View] | None = None,
 ) -> tuple[tuple[Layer, ...], tuple[Decision, ...]]:
     """Decide for every parameter of a model whether it is captured, and as what.
 
@@ -106,109 +113,150 @@ def select(
     Args:
         model: whose named parameters are searched.
         optimizers: the watched optimizers; a parameter that none of them holds is left out.
-        layers: a regular expression searched in the cleaned names, a kind of layer such as
-            "mlp.up", several of these, a callable (name, parameter) -> bool, or None.
+        layers: a regular expression searched in the names of layers, a kind such as "mlp.up", a
+            family of kinds such as "mlp", "*" for what is captured by default, several of these,
+            a mapping whose keys are these, a callable (name, parameter) -> bool, or None.
+        views: how parameters are seen where the rules do not say it, by a regular expression
+            searched in their cleaned names, a kind or a family; the first that names one counts.
 
     Returns:
         The captured layers in the model's order, and one decision per parameter.
 
     Raises:
         WatchError: nothing is left to capture, a pattern matches nothing, or it is no regular
-            expression.
+            expression; a view does not fit a parameter.
     """
     places = _places(optimizers)
-    patterns = None if layers is None or callable(layers) else _patterns(layers)
-    unused = set(patterns or ())
+    chooser, viewer = Chooser.of(layers), _Viewer.of(views)
     captured: list[Layer] = []
     decisions: list[Decision] = []
-    for seen in _seen(model):
-        reason = _why_not(seen, id(seen.parameter) in places)
-        if reason is None and patterns is not None:
-            means = {p for p in patterns if _matches(p, seen.name, seen.kind)}
-            unused -= means
-            reason = None if means else NOT_NAMED
-        elif reason is None and callable(layers):
-            reason = None if layers(seen.name, seen.parameter) else NOT_NAMED
-        elif reason is None and seen.kind == "embedding":
-            reason = "embeddings are off by default: name it in layers="
-        shape = tuple(seen.parameter.shape) if reason != LAZY else ()
-        if reason is not None or seen.view is None:
-            decisions.append(Decision(seen.name, shape, False, reason or NO_MATRIX))
-            continue
-        optimizer, group, settings = places[id(seen.parameter)]
-        captured.append(
-            Layer(
-                name=seen.name,
-                kind=seen.kind,
-                block=block_of(seen.name),
-                parameter=seen.parameter,
-                shape=seen.view[1],
-                view=seen.view[0],
-                optimizer=optimizer,
-                group=group,
-                algorithm=settings.get("algorithm"),
-                placement=placement_of(seen.parameter).label,
+    candidates: list[str] = []
+    for seen in parameters_of(model):
+        reason = seen.refused(is_held=id(seen.parameter) in places)
+        pieces: tuple[Piece, ...] = ()
+        if reason is None:
+            pieces, reason = viewer.pieces(seen)
+        candidates += [piece_name(seen.name, piece.labels) for piece in pieces]
+        chosen = [
+            _layer(seen, piece, places, key)
+            for piece in pieces
+            for wanted, key in [_choose(chooser, seen, piece)]
+            if wanted
+        ]
+        if reason is None and not chosen:
+            off = layers is None and seen.kind == "embedding"
+            reason = EMBEDDING if off else NOT_NAMED
+        captured += chosen
+        decisions.append(_decision(seen, chosen, len(pieces), reason))
+    for unused, setting, what in (
+        (sorted(chooser.unused), "layers", "no matrix that is updated"),
+        (sorted(viewer.unused), "views", "no parameter that could be captured"),
+    ):
+        if unused:
+            known = candidates if setting == "layers" else viewer.names
+            raise WatchError(
+                f"{setting}={unused[0]!r} names {what}; there are: {listed(known, unused[0])}"
             )
-        )
-        decisions.append(Decision(seen.name, shape, True, f"{seen.kind}, {seen.view[0]}"))
-    if unused or not captured:
-        raise WatchError(_nothing(sorted(unused), decisions))
+    if not captured:
+        reasons = sorted({d.reason for d in decisions})
+        listing = "; ".join(reasons) or "the model has no parameters"
+        raise WatchError(f"nothing to capture: {listing}")
     return tuple(captured), tuple(decisions)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    name: str
-    kind: str
-    parameter: nn.Parameter
-    view: tuple[View, tuple[int, int]] | None
+class _Viewer:
+    """`views=`, as it was given; remembers which entries have named nothing yet."""
+
+    def __init__(self, views: Mapping[str, View]) -> None:
+        self._views = [(Pattern.of(text, "views"), view) for text, view in views.items()]
+        self.unused = set(views)
+        self.names: list[str] = []
+
+    @classmethod
+    def of(cls, views: Mapping[str, View] | None) -> _Viewer:
+        views = {} if views is None else views
+        if not isinstance(views, Mapping):
+            raise WatchError(f"views takes a mapping from patterns to View, got {views!r}")
+        for pattern, view in views.items():
+            if not isinstance(view, View):
+                raise WatchError(f"views[{pattern!r}] must be a View, got {view!r}")
+        return cls(views)
+
+    def pieces(self, seen: Seen) -> tuple[tuple[Piece, ...], str | None]:
+        """Cut a parameter; no pieces and a reason where no rule and no view knows how."""
+        self.names.append(seen.name)
+        found = [(p.text, view) for p, view in self._views if p.means(seen.name, (seen.kind,))]
+        self.unused.difference_update(text for text, _ in found)
+        if not found:
+            if isinstance(seen.stored, str):
+                return (), seen.stored
+            return cut(seen.shape, seen.stored), None
+        text, view = found[0]
+        try:
+            known = overridden(seen.stored, view, seen.shape)
+            whole = cut(seen.shape, known)[0].shape
+            parts = fused(view, whole, seen.place)
+            columns = seen.kind == "attention.o"
+            return cut(seen.shape, known, view, fused=parts, heads_are_columns=columns), None
+        except WatchError as error:
+            raise WatchError(f"views[{text!r}] does not fit {seen.name}: {error}") from error
 
 
-def _seen(model: nn.Module) -> Iterator[_Seen]:
-    """Every parameter once, by a cleaned name that no other has."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    embeddings = {
-        id(parameter)
-        for module in modules.values()
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-        for parameter in module.parameters(recurse=False)
+_Places = Mapping[int, tuple[int, int, Mapping[str, Any]]]
+
+
+def _places(optimizers: Sequence[Any]) -> _Places:
+    """From a parameter's id to its (optimizer, group, group settings)."""
+    return {
+        id(parameter): (i, j, group)
+        for i, optimizer in enumerate(optimizers)
+        for j, group in enumerate(optimizer.param_groups)
+        for parameter in group["params"]
     }
-    parameters = list(model.named_parameters())
-    names = Counter(clean(full) for full, _ in parameters)
-    for full, parameter in parameters:
-        name = clean(full) if names[clean(full)] == 1 else escape(full)
-        view = None
-        if not is_lazy(parameter):
-            view = _view_of(modules[full.rpartition(".")[0]], parameter)
-        kind = "conv" if view and view[0] == "flattened" else kind_of(name)
-        yield _Seen(name, "embedding" if id(parameter) in embeddings else kind, parameter, view)
 
 
-def _why_not(seen: _Seen, is_updated: bool) -> str | None:
-    """Why a parameter cannot be captured, whatever is asked for; None if it can."""
-    parameter, lazy = seen.parameter, bool(is_lazy(seen.parameter))
-    if not is_updated:
-        return "the watched optimizer does not hold it"
-    if lazy:
-        return LAZY
-    if seen.view is None:
-        return NO_MATRIX
-    if not parameter.is_floating_point() or parameter.dtype.itemsize == 1:
-        return f"{parameter.dtype} weights are not captured yet"
-    if parameter.numel() == 0:
-        return "it has no entries"
-    return placement_of(parameter).refused
+def _choose(chooser: Chooser, seen: Seen, piece: Piece) -> tuple[bool, str | None]:
+    return chooser.chooses(
+        piece_name(seen.name, piece.labels),
+        (kind_of_piece(seen.kind, piece.labels), seen.kind),
+        seen.parameter,
+        by_default=seen.kind != "embedding",
+    )
 
 
-def _nothing(unused: Sequence[str], decisions: Sequence[Decision]) -> str:
-    if unused:
-        names = [d.name for d in decisions if d.captured or d.reason == NOT_NAMED]
-        return (
-            f"layers={unused[0]!r} names no matrix that is updated; "
-            f"there are: {', '.join(names) or 'none'}"
-        )
-    reasons = sorted({d.reason for d in decisions})
-    return f"nothing to capture: {'; '.join(reasons) or 'the model has no parameters'}"
+def _layer(seen: Seen, piece: Piece, places: _Places, key: str | None) -> Layer:
+    optimizer, group, settings = places[id(seen.parameter)]
+    return Layer(
+        name=piece_name(seen.name, piece.labels),
+        kind=kind_of_piece(seen.kind, piece.labels),
+        block=block_of(seen.name),
+        parameter=seen.parameter,
+        parameter_name=seen.name,
+        shape=piece.shape,
+        piece=piece,
+        optimizer=optimizer,
+        group=group,
+        algorithm=settings.get("algorithm"),
+        placement=placement_of(seen.parameter).label,
+        chosen_by=key,
+    )
+
+
+def _decision(seen: Seen, chosen: list[Layer], pieces: int, reason: str | None) -> Decision:
+    notes = [reason or seen.kind]
+    if chosen and chosen[0].piece.stored.note:
+        notes.append(chosen[0].piece.stored.note)
+    if seen.others:
+        notes.append(f"tied to {', '.join(seen.others)}")
+    return Decision(
+        seen.name,
+        seen.shape,
+        bool(chosen),
+        ", ".join(notes),
+        seen.kind,
+        tuple((layer.split or "", layer.shape) for layer in chosen),
+        pieces - len(chosen) if chosen else 0,
+    )
 
 
 def as_float(tensor: Tensor) -> Tensor:

@@ -50,10 +50,18 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def neuron_axis(layer: Layer, group: Mapping[str, Any]) -> str | None:
-    """Which axis the optimizer normalizes, where its settings say so."""
+    """Which axis of the captured matrix the optimizer normalizes, where its settings say so.
+
+    The optimizer sees the parameter as it is stored, and a fused one as a whole.
+    """
     axis = group.get("neuron_axis") if group.get("algorithm") != "adamw" else None
+    stored = tuple(layer.parameter.shape)
+    if len(stored) > 2 and layer.piece.expert is None:
+        return None
     if axis == "larger":
-        return "rows" if layer.shape[0] >= layer.shape[1] else "columns"
+        axis = "rows" if stored[-2] >= stored[-1] else "columns"
+    if layer.transposed and axis in ("rows", "columns"):
+        return "columns" if axis == "rows" else "rows"
     return axis if axis in ("rows", "columns") else None
 
 
@@ -106,7 +114,10 @@ def run_info(
                 neuron_axis=neuron_axis(
                     layer, optimizers[layer.optimizer].param_groups[layer.group]
                 ),
-                transposed=layer.view == "transposed",
+                transposed=layer.transposed,
+                split=layer.split,
+                parameter=layer.parameter_name if layer.split else None,
+                stored=tuple(layer.parameter.shape),
                 placement=layer.placement,
             )
             for layer in layers

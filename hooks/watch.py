@@ -16,6 +16,7 @@ from optgeom.hooks.manifest import names_of, run_info
 from optgeom.hooks.observe import STAGES
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
+from optgeom.hooks.views import View
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter
 
@@ -30,6 +31,7 @@ def watch(
     updates_every: int | None = None,
     burst: int = 1,
     layers: LayerFilter = None,
+    views: Mapping[str, View] | None = None,
     stages: Sequence[str] = ("update",),
     budget: float | None = 0.01,
     start_step: int | None = None,
@@ -52,8 +54,11 @@ def watch(
         updates_every: steps between captures of raw matrices, a multiple of `every`; None:
             20 * every; 0: never.
         burst: consecutive steps per capture of spectra and raw matrices.
-        layers: a regular expression, a kind of layer such as "mlp.up", several of these, or a
-            callable (name, parameter) -> bool; None: every matrix but embeddings.
+        layers: a regular expression, a kind of layer such as "mlp.up", a family such as "mlp",
+            several of these, a mapping from these to a Clock, or a callable (name, parameter) ->
+            bool; None: every matrix but embeddings.
+        views: how a parameter is seen as matrices where no rule says it, or something else is
+            wanted, by a regular expression or a kind: {"attention.qkv": View(split="qkv")}.
         stages: which matrices of a step: gradient, momentum, ns_input, orthogonalized, update,
             weight.
         budget: the share of the run's time that capture may take, by thinning layers; a full
@@ -74,7 +79,7 @@ def watch(
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     _check(model, optimizers, stages, budget, start_step)
     clocks = Clocks.of(every, spectra_every, updates_every, burst)
-    captured, decisions = select(model, optimizers, layers)
+    captured, decisions = select(model, optimizers, layers, views)
     capture = {**clocks.settings(), "stages": list(stages), "budget": budget}
     ranks = Ranks([layer.name for layer in captured], [layer.parameter for layer in captured])
     info = run_info(

@@ -22,7 +22,24 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
-    """One captured matrix, as stored: rows are neurons (output features)."""
+    """One captured matrix, as stored: rows are neurons (output features).
+
+    Attributes:
+        name: of the parameter, with the labels of a piece in brackets.
+        kind: of layer, such as mlp.up.
+        block: depth in the model; None outside blocks.
+        shape: (neurons, inputs).
+        dtype: of the parameter.
+        optimizer: the name of one of the run's optimizers.
+        group: the number of its group there.
+        algorithm: what the group says it is updated by.
+        neuron_axis: which axis of this matrix the optimizer normalizes, where that is known.
+        transposed: the module keeps (inputs, outputs); the records are turned.
+        split: what a piece is, such as "q", "3" or "3,gate"; None for a whole parameter.
+        placement: how the parameter lies on its mesh, in words.
+        parameter: of which this is a piece; None for a whole one.
+        stored: the parameter's own shape; empty where an older version wrote the trace.
+    """
 
     name: str
     kind: str
@@ -36,16 +53,19 @@ class LayerInfo:
     transposed: bool = False
     split: str | None = None
     placement: str = "replicate"
+    parameter: str | None = None
+    stored: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types."""
-        return {**asdict(self), "shape": list(self.shape)}
+        return {**asdict(self), "shape": list(self.shape), "stored": list(self.stored)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The inverse of to_json; entries that this version does not know are left out."""
         rows, cols = value["shape"]
-        return cls(**{**_known(cls, value), "shape": (int(rows), int(cols))})
+        stored = tuple(int(size) for size in value.get("stored", ()))
+        return cls(**{**_known(cls, value), "shape": (int(rows), int(cols)), "stored": stored})
 
     @property
     def label(self) -> str:
