@@ -27,8 +27,11 @@ class Description:
     def __str__(self) -> str:
         """One line per parameter under a heading, then what is captured and left out in short."""
         rows = [
-            ("parameter", "stored", "captured as", "what it is, or why it is left out"),
-            *((d.name, _size(d.shape), _pieces(d), d.reason) for d in self.decisions),
+            ("parameter", "stored", "captured as", "what it is, or why not"),
+            *(
+                (d.name, _size(d.shape), _matrices(d), "; ".join([d.reason, *d.notes]))
+                for d in self.decisions
+            ),
         ]
         name = min(_NAMES, max(len(row[0]) for row in rows))
         stored, matrices = (max(len(row[i]) for row in rows) for i in (1, 2))
@@ -40,20 +43,16 @@ class Description:
     __repr__ = __str__  # a notebook's last line, and the prompt, show the table
 
     def _summary(self) -> list[str]:
-        kinds = Counter({d.kind: 0 for d in self.decisions if d.captured})
-        for decision in self.decisions:
-            kinds[decision.kind] += len(decision.pieces)
-        held = [d for d in self.decisions if d.captured]
+        kinds = Counter(kind for d in self.decisions for kind, _ in d.matrices)
         reasons = Counter(d.reason for d in self.decisions if not d.captured)
-        matrices = sum(kinds.values())
+        held = sum(d.captured for d in self.decisions)
         lines = [
-            f"captured: {_count(matrices, 'matrix', 'matrices')} of "
-            f"{_count(len(held), 'parameter')}: {_counted(kinds)}"
+            f"captured: {_count(kinds.total(), 'matrix', 'matrices')} of "
+            f"{_count(held, 'parameter')}: {_counted(kinds)}"
         ]
         if reasons:
-            lines.append(
-                f"left out: {_count(sum(reasons.values()), 'parameter')}: {_counted(reasons)}"
-            )
+            left_out = _count(reasons.total(), "parameter")
+            lines.append(f"left out: {left_out}: {_counted(reasons, ' x', '; ')}")
         return [*lines, f"about {self.megabytes_per_1000_steps:.3g} MB per 1000 steps"]
 
 
@@ -86,20 +85,18 @@ def _bytes_per_step(layer: Layer, clocks: Clocks) -> float:
 
 
 def _size(shape: Iterable[int]) -> str:
-    return " x ".join(map(str, shape)) or "scalar"
+    return f"({', '.join(map(str, shape))})"
 
 
-def _pieces(decision: Decision) -> str:
-    """The captured matrices, those of one shape together: "2048 x 2048 + 2 of 512 x 2048"."""
-    if not decision.captured:
-        return "-"
-    sizes = Counter(_size(shape) for _, shape in decision.pieces)
-    return " + ".join(size if n == 1 else f"{n} of {size}" for size, n in sizes.items())
+def _matrices(decision: Decision) -> str:
+    """The captured matrices, those of one shape together: "(2048, 64) + 2 x (512, 64)"."""
+    sizes = Counter(_size(shape) for _, shape in decision.matrices)
+    return " + ".join(size if n == 1 else f"{n} x {size}" for size, n in sizes.items()) or "-"
 
 
 def _count(number: int, one: str, several: str = "") -> str:
     return f"{number} {one if number == 1 else several or one + 's'}"
 
 
-def _counted(what: Counter[str]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in what.items())
+def _counted(what: Counter[str], times: str = "", between: str = ", ") -> str:
+    return between.join(f"{number}{times} {name}" for name, number in what.items())

@@ -77,7 +77,7 @@ def _qkv(shape: tuple[int, int], place: Place) -> Fused | None:
         return Fused(dict.fromkeys(("q", "v", "k"), rows // 12), 4)
     if _PER_HEAD.fullmatch(name):
         if heads is None:
-            raise WatchError(_unknown(rows, f"a {name} that does not tell its heads"))
+            raise WatchError(_unknown(rows, f"{name}, which does not tell its heads"))
         if _says(around, config, "new_decoder_architecture") and groups is not None:
             return _grouped(rows, heads, groups, repeats=groups)
         if _says(around, config, "multi_query"):
@@ -85,12 +85,12 @@ def _qkv(shape: tuple[int, int], place: Place) -> Fused | None:
         return _equal(SHORT_FORMS["qkv"], rows, heads)
     if place.called == "query_key_value":
         raise WatchError(
-            _unknown(rows, f"query_key_value of a {name}, where heads often keep their own")
+            _unknown(rows, f"query_key_value of {name}, where heads often keep their own")
         )
     if heads is not None and groups is not None:
         return _grouped(rows, heads, groups)
     if rows != 3 * columns:
-        raise WatchError(_unknown(rows, f"a {name} of {columns} inputs"))
+        raise WatchError(_unknown(rows, f"{name} of {columns} inputs"))
     return None
 
 

@@ -16,7 +16,7 @@ from optgeom.hooks.names import block_of, kind_of_piece, piece_name
 from optgeom.hooks.seen import Seen, parameters_of
 from optgeom.hooks.sharding import placement_of
 from optgeom.hooks.stored import overridden
-from optgeom.hooks.views import Piece, View, cut
+from optgeom.hooks.views import HEAD, Piece, View, cut
 
 NOT_NAMED = "layers= does not name it"
 EMBEDDING = "embeddings are off by default: name it in layers="
@@ -83,20 +83,21 @@ class Decision:
     Attributes:
         name: cleaned.
         shape: as stored, global.
-        captured: whether any matrix of it is.
-        reason: why not, or what it is.
-        kind: of layer.
-        pieces: label and shape of each captured matrix.
-        left_out: how many further matrices of it are not captured.
+        reason: why it is not captured, or the kind of layer that it is.
+        notes: what else there is to know, in a few words each.
+        matrices: kind and shape of each one that is captured.
     """
 
     name: str
     shape: tuple[int, ...]
-    captured: bool
     reason: str
-    kind: str = "other"
-    pieces: tuple[tuple[str, tuple[int, int]], ...] = ()
-    left_out: int = 0
+    notes: tuple[str, ...] = ()
+    matrices: tuple[tuple[str, tuple[int, int]], ...] = ()
+
+    @property
+    def captured(self) -> bool:
+        """Whether any matrix of it is."""
+        return bool(self.matrices)
 
 
 def select(
@@ -147,7 +148,7 @@ def select(
             off = layers is None and seen.kind == "embedding"
             reason = EMBEDDING if off else NOT_NAMED
         captured += chosen
-        decisions.append(_decision(seen, chosen, len(pieces), reason))
+        decisions.append(_decision(seen, chosen, pieces, reason or seen.kind))
     for unused, setting, what in (
         (sorted(chooser.unused), "layers", "no matrix that is updated"),
         (sorted(viewer.unused), "views", "no parameter that could be captured"),
@@ -242,21 +243,28 @@ def _layer(seen: Seen, piece: Piece, places: _Places, key: str | None) -> Layer:
     )
 
 
-def _decision(seen: Seen, chosen: list[Layer], pieces: int, reason: str | None) -> Decision:
-    notes = [reason or seen.kind]
-    if chosen and chosen[0].piece.stored.note:
-        notes.append(chosen[0].piece.stored.note)
-    if seen.others:
-        notes.append(f"tied to {', '.join(seen.others)}")
-    return Decision(
-        seen.name,
-        seen.shape,
-        bool(chosen),
-        ", ".join(notes),
-        seen.kind,
-        tuple((layer.split or "", layer.shape) for layer in chosen),
-        pieces - len(chosen) if chosen else 0,
-    )
+def _decision(
+    seen: Seen, chosen: Sequence[Layer], pieces: Sequence[Piece], reason: str
+) -> Decision:
+    notes = [f"tied to {', '.join(seen.others)}"] if seen.others else []
+    if chosen:
+        notes = [*_cuts(pieces), *notes]
+    if chosen and len(chosen) < len(pieces):
+        notes.append(f"the other {len(pieces) - len(chosen)} are not named in layers=")
+    matrices = tuple((layer.kind, layer.shape) for layer in chosen)
+    return Decision(seen.name, seen.shape, reason, tuple(notes), matrices)
+
+
+def _cuts(pieces: Sequence[Piece]) -> list[str]:
+    """How a parameter is turned and cut, in a few words."""
+    first, labels = pieces[0], [label for piece in pieces for label in piece.names]
+    names = list(dict.fromkeys(label for label in labels if not HEAD.fullmatch(label)))
+    return [
+        *([first.stored.note] if first.stored.note else []),
+        *(["by expert"] if first.expert is not None else []),
+        *([f"cut into {', '.join(names)}"] if names else []),
+        *(["by head"] if len(labels) > len(names) and HEAD.fullmatch(labels[-1]) else []),
+    ]
 
 
 def as_float(tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from optgeom.hooks.stored import NO_MATRIX, Place, is_router, stored
 from optgeom.hooks.views import Stored
 
 NOT_HELD = "the watched optimizer does not hold it"
+FROZEN = "frozen"
 LAZY = "lazy and without a shape yet: watch after the first forward pass"
 
 
@@ -51,7 +52,7 @@ class Seen:
         """
         parameter, known = self.parameter, self.stored
         if not is_held:
-            return NOT_HELD if parameter.requires_grad else f"frozen: {NOT_HELD}"
+            return NOT_HELD if parameter.requires_grad else FROZEN
         if isinstance(known, str) and (known == LAZY or known.startswith(NO_MATRIX)):
             return known
         if not parameter.is_floating_point() or parameter.dtype.itemsize == 1:

@@ -17,6 +17,8 @@ from optgeom.hooks.names import WRAPPER_PREFIXES, kind_of
 from optgeom.hooks.views import Stored, View
 
 NO_MATRIX = "not a matrix"
+UNKNOWN = "axes of unknown meaning: name it in views=, as View(experts=True) or View(whole=True)"
+TURNED = "stored (in, out), turned"
 
 Modules = Mapping[str, nn.Module]
 
@@ -72,20 +74,21 @@ def stored(parameter: Tensor, name: str, place: Place) -> Stored | str:
     if isinstance(module, nn.modules.conv._ConvNd) and len(shape) > 2:
         if not module.transposed:
             return Stored(note="flattened")
-        return Stored(transposed=True, groups=module.groups, note="turned and flattened")
+        return Stored(
+            transposed=True,
+            groups=module.groups,
+            note="stored (in, out, ...), turned and flattened",
+        )
     if len(shape) == 2:
         if type(module).__name__ == "Conv1D":  # Hugging Face keeps these as (in, out)
-            return Stored(transposed=True, note="turned")
+            return Stored(transposed=True, note=TURNED)
         return Stored()
-    if sum(size > 1 for size in shape) < 2:
+    if sum(size > 1 for size in shape) < 2 or kind_of(name) == "embedding":
         return NO_MATRIX
     turned = _stack_is_transposed(parameter, name, place)
     if turned is not None:
-        return Stored(experts=True, transposed=turned, note="turned" if turned else "")
-    return (
-        f"axes of unknown meaning: views={{{name!r}: View(experts=True)}} cuts the first, "
-        "View(whole=True) makes one matrix of all"
-    )
+        return Stored(experts=True, transposed=turned, note=TURNED if turned else "")
+    return UNKNOWN
 
 
 def overridden(known: Stored | str, view: View, shape: tuple[int, ...]) -> Stored:
@@ -113,7 +116,7 @@ def overridden(known: Stored | str, view: View, shape: tuple[int, ...]) -> Store
         raise WatchError(known)
     if view.transposed is None or view.transposed == by_rule.transposed:
         return replace(by_rule, experts=experts)
-    return Stored(experts, view.transposed, note="turned" if view.transposed else "")
+    return Stored(experts, view.transposed, note=TURNED if view.transposed else "")
 
 
 def _stack_is_transposed(parameter: Tensor, name: str, place: Place) -> bool | None:

@@ -8,6 +8,7 @@ one head.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,9 @@ from optgeom.hooks.errors import WatchError
 
 SHORT_FORMS: Mapping[str, tuple[str, ...]] = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 """What `View(split=...)` takes for a mapping: the pieces in their order; sizes from the shape."""
+
+HEAD = re.compile(r"h\d+")
+"""How a head is labelled; no other piece may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,10 @@ def _check_sizes(split: Mapping[str, int]) -> None:
     for name, size in split.items():
         if not isinstance(name, str) or not name or set(name) & set("[],"):
             raise WatchError(f"a piece of View(split=...) is called by a plain word, got {name!r}")
+        if HEAD.fullmatch(name) or name.isdigit():
+            raise WatchError(
+                f"{name!r} is what a head or an expert is called, not a piece: rename it"
+            )
         if not _is_count(size):
             raise WatchError(
                 f"View(split=...) takes sizes that are integers of at least 1, got {name}={size!r}"
@@ -156,6 +164,11 @@ class Piece:
     labels: tuple[str, ...] = ()
     expert: int | None = None
     block: Block | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels without the expert's."""
+        return self.labels if self.expert is None else self.labels[1:]
 
     def matrix(self, tensor: Tensor) -> Tensor:
         """See a tensor of the parameter's global shape as this piece.
@@ -231,15 +244,16 @@ def _parts(
         yield (), shape, None
     else:
         rows, columns = shape
-        size = _head_size(columns if heads_are_columns else rows, view.heads)
+        what = f"{columns} inputs" if heads_are_columns else f"{rows} neurons"
+        size = _head_size(columns if heads_are_columns else rows, view.heads, what)
         for head in range(view.heads):
             block = Block(head * size, size, columns=heads_are_columns)
             yield (f"h{head}",), (rows, size) if heads_are_columns else (size, columns), block
 
 
-def _head_size(length: int, heads: int) -> int:
+def _head_size(length: int, heads: int, what: str) -> int:
     if length % heads:
-        raise WatchError(f"{length} rows do not divide into heads={heads}")
+        raise WatchError(f"its {what} do not divide into heads={heads}")
     return length // heads
 
 
@@ -253,8 +267,9 @@ def _split(shape: tuple[int, int], fused: Fused, heads: int | None) -> Iterator[
             f"{' + '.join(f'{size} ({name})' for name, size in fused.sizes.items())} = "
             f"{total}{times}"
         )
-    first = next(iter(fused.sizes.values())) * fused.repeats
-    head = None if heads is None else _head_size(first, heads)
+    name, first = next(iter(fused.sizes.items()))
+    first *= fused.repeats
+    head = None if heads is None else _head_size(first, heads, f"{first} neurons of {name}")
     start = 0
     for name, size in fused.sizes.items():
         if head is None:

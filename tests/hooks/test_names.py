@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from optgeom.hooks.names import KINDS, block_of, clean, kind_of
+from optgeom.hooks.names import (
+    FAMILIES,
+    KINDS,
+    block_of,
+    clean,
+    kind_of,
+    kind_of_piece,
+    piece_name,
+)
 
 NAMES = [
     # ours
@@ -107,6 +115,100 @@ NAMES = [
     ("module._orig_mod.blocks.0.mlp.up.weight", "blocks.0.mlp.up", "mlp.up", 0),
     ("blocks.0._fsdp_wrapped_module.mlp.up.weight", "blocks.0.mlp.up", "mlp.up", 0),
     ("blocks.0._checkpoint_wrapped_module.mlp.up.weight", "blocks.0.mlp.up", "mlp.up", 0),
+    (
+        "module.model.layers.0.mlp.gate_up_proj.weight",
+        "model.layers.0.mlp.gate_up_proj",
+        "mlp.gate_up",
+        0,
+    ),
+    # peft, parametrizations
+    (
+        "base_model.model.model.layers.2.self_attn.q_proj.base_layer.weight",
+        "model.layers.2.self_attn.q_proj",
+        "attention.q",
+        2,
+    ),
+    (
+        "base_model.model.model.layers.2.self_attn.q_proj.lora_A.default.weight",
+        "model.layers.2.self_attn.q_proj.lora_A",
+        "lora.a",
+        2,
+    ),
+    (
+        "base_model.model.model.layers.2.self_attn.q_proj.lora_B.other.weight",
+        "model.layers.2.self_attn.q_proj.lora_B.other",
+        "lora.b",
+        2,
+    ),
+    (
+        "base_model.model.transformer.wte.lora_embedding_A.default",
+        "transformer.wte.lora_embedding_A",
+        "lora.a",
+        None,
+    ),
+    ("module.base_model.model.score.modules_to_save.default.weight", "score", "head", None),
+    ("base_model.model.score.original_module.weight", "score.original_module", "other", None),
+    ("layers.1.attn.wq.lora_a.weight", "layers.1.attn.wq.lora_a", "lora.a", 1),
+    ("blocks.0.mlp.fc1.parametrizations.weight.original", "blocks.0.mlp.fc1", "mlp.up", 0),
+    (
+        "blocks.0.mlp.fc1.parametrizations.weight.original1",
+        "blocks.0.mlp.fc1.weight.original1",
+        "other",
+        0,
+    ),
+    # experts, routers, latent attention
+    (
+        "model.layers.0.mlp.experts.gate_up_proj",
+        "model.layers.0.mlp.experts.gate_up_proj",
+        "mlp.gate_up",
+        0,
+    ),
+    ("layers.3.moe.experts.w1", "layers.3.moe.experts.w1", "mlp.gate", 3),
+    ("layers.3.moe.experts.w2", "layers.3.moe.experts.w2", "mlp.down", 3),
+    ("layers.3.moe.router.gate.weight", "layers.3.moe.router.gate", "mlp.router", 3),
+    (
+        "model.layers.0.block_sparse_moe.gate.weight",
+        "model.layers.0.block_sparse_moe.gate",
+        "mlp.router",
+        0,
+    ),
+    (
+        "model.layers.0.block_sparse_moe.experts.7.w3.weight",
+        "model.layers.0.block_sparse_moe.experts.7.w3",
+        "mlp.up",
+        0,
+    ),
+    (
+        "model.layers.0.mlp.shared_expert_gate.weight",
+        "model.layers.0.mlp.shared_expert_gate",
+        "mlp.router",
+        0,
+    ),
+    (
+        "model.layers.4.self_attn.kv_b_proj.weight",
+        "model.layers.4.self_attn.kv_b_proj",
+        "attention.kv",
+        4,
+    ),
+    (
+        "model.layers.4.self_attn.q_b_proj.weight",
+        "model.layers.4.self_attn.q_b_proj",
+        "attention.q",
+        4,
+    ),
+    (
+        "transformer.h.0.crossattention.c_attn.weight",
+        "transformer.h.0.crossattention.c_attn",
+        "attention.kv",
+        0,
+    ),
+    (
+        "down_blocks.0.attentions.0.attn1.to_out.0.weight",
+        "down_blocks.0.attentions.0.attn1.to_out.0",
+        "attention.o",
+        None,
+    ),
+    ("backbone.layers.0.mixer.in_proj.weight", "backbone.layers.0.mixer.in_proj", "other", 0),
     # what no rule knows, and what only looks as if one did
     ("proj.weight", "proj", "other", None),
     ("weight", "weight", "other", None),
@@ -126,7 +228,29 @@ def test_names(full: str, name: str, kind: str, block: int | None) -> None:
 
 def test_every_kind_is_one_that_traces_know() -> None:
     assert {
-        *(f"attention.{part}" for part in ("q", "k", "v", "o", "qkv")),
-        *(f"mlp.{part}" for part in ("up", "gate", "down")),
-        *("embedding", "head", "conv", "other"),
+        *(f"attention.{part}" for part in ("q", "k", "v", "o", "qkv", "kv")),
+        *(f"mlp.{part}" for part in ("up", "gate", "down", "gate_up", "router")),
+        *("lora.a", "lora.b", "embedding", "head", "conv", "other"),
     } == KINDS
+    assert {"attention", "mlp", "lora"} == FAMILIES
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "name", "piece"),
+    [
+        ("attention.qkv", ("q",), "x[q]", "attention.q"),
+        ("attention.qkv", ("v", "h2"), "x[v][h2]", "attention.v"),
+        ("attention.o", ("h2",), "x[h2]", "attention.o"),
+        ("mlp.gate_up", ("3", "gate"), "x[3][gate]", "mlp.gate"),
+        ("mlp.down", ("3",), "x[3]", "mlp.down"),
+        ("other", ("k",), "x[k]", "attention.k"),
+        ("other", ("left",), "x[left]", "other"),
+        ("lora.b", ("q",), "x[q]", "lora.b"),
+        ("head", (), "x", "head"),
+    ],
+)
+def test_names_and_kinds_of_pieces(
+    kind: str, labels: tuple[str, ...], name: str, piece: str
+) -> None:
+    assert piece_name("x", labels) == name
+    assert kind_of_piece(kind, labels) == piece
