@@ -94,8 +94,8 @@ def _name(layer: LayerInfo) -> str:
     """Return a row's name under its group's heading: its block, or its own name on a line."""
     if layer.block is None:
         return shorten(layer.name, WIDE)
-    split = f" [{layer.split}]" if layer.split else ""
-    return shorten(f"block {layer.block}{split}", NARROW)
+    piece = f" [{layer.piece}]" if layer.piece else ""
+    return shorten(f"block {layer.block}{piece}", NARROW)
 
 
 def scale(what: LayerPairsInfo) -> list[html.Span]:

@@ -16,10 +16,15 @@ KIND_ORDER = (
     "attention.q",
     "attention.k",
     "attention.v",
+    "attention.kv",
     "attention.o",
+    "mlp.router",
+    "mlp.gate_up",
     "mlp.up",
     "mlp.gate",
     "mlp.down",
+    "lora.a",
+    "lora.b",
     "conv",
     "embedding",
     "head",
@@ -71,7 +76,7 @@ def run_short(run: str, *, limit: int = 16) -> str:
 def layer_part(layer: LayerInfo) -> str:
     """Return what a layer is within its block: its kind, or its name where no kind is known."""
     part = layer.name if layer.kind == "other" else layer.kind
-    return f"{part}[{layer.split}]" if layer.split and layer.kind != "other" else part
+    return f"{part}[{layer.piece}]" if layer.piece and layer.kind != "other" else part
 
 
 def layer_place(layer: LayerInfo, *, limit: int = 48) -> str:

@@ -68,10 +68,17 @@ class LayerInfo:
         return cls(**{**_known(cls, value), "shape": (int(rows), int(cols)), "stored": stored})
 
     @property
+    def piece(self) -> str:
+        """What `split` says beyond the kind: "3" where kind is mlp.gate and split "3,gate"."""
+        known = self.kind.rpartition(".")[2]
+        return ",".join(label for label in (self.split or "").split(",") if label != known)
+
+    @property
     def label(self) -> str:
         """How the layer is shown: "block 3 · mlp.up · 512 × 128"."""
         place = self.name if self.block is None else f"block {self.block}"
-        return f"{place} · {self.kind} · {self.shape[0]} × {self.shape[1]}"  # noqa: RUF001  as shown
+        kind = f"{self.kind}[{self.piece}]" if self.piece else self.kind
+        return f"{place} · {kind} · {self.shape[0]} × {self.shape[1]}"  # noqa: RUF001  as shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ def test_a_layer_is_written_as_the_design_says() -> None:
 
 
 def test_an_unknown_kind_is_called_by_its_name() -> None:
+    assert layer_place(_layer("h.3.w[left]", "other", split="left")) == "block 3 · h.3.w[left]"
     assert layer_title(_layer("codebook", "other", None)) == f"codebook · 512{TIMES}128"
     assert layer_phrase(_layer("codebook", "other", None)) == "codebook"
 
@@ -37,6 +38,13 @@ def test_an_unknown_kind_is_called_by_its_name() -> None:
 def test_a_split_is_named() -> None:
     layer = _layer("blocks.3.qkv[q]", "attention.qkv", split="q")
     assert layer_title(layer) == f"block 3 · attention.qkv[q] · 512{TIMES}128"
+
+
+def test_a_split_that_the_kind_says_is_not_said_twice() -> None:
+    assert layer_place(_layer("h.3.qkv[q]", "attention.q", split="q")) == "block 3 · attention.q"
+    expert = _layer("h.3.experts.w13[7][gate]", "mlp.gate", split="7,gate")
+    assert layer_place(expert) == "block 3 · mlp.gate[7]"
+    assert expert.label == f"block 3 · mlp.gate[7] · 512{TIMES}128"
 
 
 def test_titles_stay_apart() -> None:

@@ -61,6 +61,15 @@ def test_lacks_a_layers_shape(info: RunInfo) -> None:
         parse(json.dumps(content).encode(), "run.json")
 
 
+def test_a_trace_of_an_earlier_version_lacks_what_pieces_are_cut_from(info: RunInfo) -> None:
+    content = json.loads(dump(info))
+    del content["digest"]
+    for layer in content["layers"]:
+        del layer["parameter"], layer["stored"]
+    read = parse(json.dumps(content).encode(), "run.json").layers[0]
+    assert (read.parameter, read.stored) == (None, ())
+
+
 def test_label() -> None:
     layer = LayerInfo("h.3.up.weight", "mlp.up", 3, (512, 128), "float32", "o", 0)
     assert layer.label == "block 3 · mlp.up · 512 × 128"  # noqa: RUF001
