@@ -3,6 +3,7 @@
 if __name__.partition(".")[0] != "optgeom":
     raise ImportError("write 'import optgeom.hooks'")
 
+from optgeom.hooks.clock import Clock
 from optgeom.hooks.describe import Description
 from optgeom.hooks.errors import WatchError
 from optgeom.hooks.recorder import Recorder
@@ -11,4 +12,13 @@ from optgeom.hooks.taps import tap
 from optgeom.hooks.views import View
 from optgeom.hooks.watch import watch
 
-__all__ = ["Description", "Recorder", "View", "WatchError", "register_state_reader", "tap", "watch"]
+__all__ = [
+    "Clock",
+    "Description",
+    "Recorder",
+    "View",
+    "WatchError",
+    "register_state_reader",
+    "tap",
+    "watch",
+]

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
+from optgeom.hooks.budget import Spent
+
 STEPS = 64
 """Steps whose durations are kept."""
 
@@ -15,6 +17,9 @@ CAPTURES = 5
 
 LEAST = 3
 """Captures that must have been measured before what they cost is believed."""
+
+ROUNDS = 4
+"""Over about how many times all layers the cost of a spectrum is averaged."""
 
 
 def _steps() -> deque[float]:
@@ -26,78 +31,120 @@ def _captures() -> deque[float]:
 
 
 @dataclass(slots=True)
+class Whole:
+    """Seconds that a capture of all layers takes, from captures of a part; what is older fades."""
+
+    seconds: float = 0.0
+    part: float = 0.0
+    seen_seconds: float = 0.0
+    seen_part: float = 0.0
+
+    def look(self, seconds: float, part: float) -> None:
+        """Take in two running totals.
+
+        Args:
+            seconds: so far.
+            part: how often all layers were measured so far; a part of them counts as that.
+        """
+        new = part - self.seen_part
+        kept = max(0.0, 1.0 - new / ROUNDS)
+        self.seconds = kept * self.seconds + seconds - self.seen_seconds
+        self.part = kept * self.part + new
+        self.seen_seconds, self.seen_part = seconds, part
+
+    @property
+    def mean(self) -> float:
+        """0 while none is known."""
+        return self.seconds / self.part if self.part else 0.0
+
+
+@dataclass(slots=True)
 class Costs:
     """Durations of steps without their capture, and of captures by what they did.
 
-    `capture` is the cost of the recorder's step so far, over all its optimizers.
+    `inside`, `outside` and `capture` are of the recorder's step so far, over all its optimizers:
+    seconds in their own steps, ours before and after those, and once the step has ended what it
+    cost in all. `measuring` and `updates_seconds` are running totals of norms and raw matrices.
     """
 
     started: float = field(default_factory=time.perf_counter)
     between: deque[float] = field(default_factory=_steps)
-    inside: deque[float] = field(default_factory=_steps)
+    uncaptured: deque[float] = field(default_factory=_steps)
     norms: deque[float] = field(default_factory=_captures)
     last_end: float | None = None
-    capture: float = 0.0
+    ended: float | None = None
+    inside: float = 0.0
+    outside: float = 0.0
     measuring: float = 0.0
+    capture: float = 0.0
     total: float = 0.0
     captures: int = 0
+    saved: int = 0
+    rows_left_out: int = 0
     spectra_layers: int = 0
     updates_layers: int = 0
     updates_seconds: float = 0.0
+    other_seconds: float = 0.0
+    spectra: Whole = field(default_factory=Whole)
+    updates: Whole = field(default_factory=Whole)
 
-    def uncaptured(self, inside: float, now: float) -> None:
-        """Note a step that captured nothing.
-
-        Args:
-            inside: seconds in the optimizer's own step.
-            now: the clock after it.
-        """
-        self.inside.append(inside)
-        self._ended(now, 0.0)
-
-    def captured(self, inside: float, outside: float, now: float) -> None:
-        """Note a captured step.
-
-        Args:
-            inside: seconds in the optimizer's step while it was read.
-            outside: seconds of the training thread before and after it.
-            now: the clock at its end.
-        """
-        reading = max(0.0, inside - median(self.inside)) if self.inside else 0.0
-        cost = reading + outside
-        self.capture += cost
-        self.total += cost
-        self.captures += 1
-        if self.captures > 1:
-            self.norms.append(reading + self.measuring)  # reading is paid on the norms clock
-        self.measuring = 0.0
-        self._ended(now, cost)
-
-    def _ended(self, now: float, capture: float) -> None:
+    def step_ended(self, now: float) -> None:
+        """Note that the recorder's step ended without a capture."""
+        self.uncaptured.append(self.inside)
         if self.last_end is not None:
-            self.between.append(max(0.0, now - self.last_end - capture))
+            self.between.append(now - self.last_end)
         self.last_end = now
+        self.inside = 0.0
+
+    def capture_ended(self, now: float, part: float, waited: float) -> None:
+        """Note that a captured step of the recorder ended.
+
+        Args:
+            now: the clock.
+            part: which part of all layers, by their entries, had its norms captured.
+            waited: seconds so far in which a full queue held the run up.
+        """
+        reading = max(0.0, self.inside - median(self.uncaptured)) if self.uncaptured else 0.0
+        self.capture = reading + self.outside
+        self.total += self.capture
+        self.captures += 1
+        if self.captures > 1 and part:  # all but raw matrices and waiting is paid on this clock
+            other = self.updates_seconds + waited - self.other_seconds
+            self.norms.append(max(0.0, self.capture - other) / part)
+        self.other_seconds = self.updates_seconds + waited
+        if self.last_end is not None:
+            self.between.append(max(0.0, now - self.last_end - self.capture))
+        self.last_end = now
+        self.inside = self.outside = 0.0
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the recorder was attached."""
-        return time.perf_counter() - self.started
+        """Seconds since the recorder was attached, up to its end."""
+        return (time.perf_counter() if self.ended is None else self.ended) - self.started
 
     @property
     def step_seconds(self) -> float:
         """The median time from one step's end to the next's, capture left out; 0 if unknown."""
         return median(self.between) if self.between else 0.0
 
-    def whole_capture(self, layers: int, background: float) -> tuple[float, float, float]:
-        """Seconds that a capture of all layers takes on this rank: norms, spectra, raw matrices.
+    def share(self, background: float) -> float:
+        """The capture's share of the run so far.
 
         Args:
-            layers: how many there are.
+            background: CPU seconds of the measuring thread so far; they count.
+        """
+        return (self.total + background) / max(self.elapsed, 1e-9)
+
+    def spent(self, background: float) -> Spent:
+        """What the run so far and a capture of all layers cost this rank.
+
+        Args:
             background: CPU seconds of the measuring thread so far.
         """
-        norms = median(self.norms) if len(self.norms) >= LEAST else 0.0
-        spectra = background / self.spectra_layers * layers if self.spectra_layers else 0.0
-        updates = (
-            self.updates_seconds / self.updates_layers * layers if self.updates_layers else 0.0
+        return Spent(
+            achieved=self.share(background),
+            step=self.step_seconds,
+            norms=median(self.norms) if len(self.norms) >= LEAST else 0.0,
+            spectra=self.spectra.mean,
+            updates=self.updates.mean,
         )
-        return norms, spectra, updates

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, replace
+from functools import partial
+from math import prod
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 
+from optgeom.hooks.budget import Budget, Spent
 from optgeom.hooks.capture import Capture, Capturing, skipped
-from optgeom.hooks.clock import Budget, Clocks, Plan, plan
+from optgeom.hooks.clock import Clocks, Plan, cadences, next_capture, plan
 from optgeom.hooks.costs import Costs
 from optgeom.hooks.describe import Description, describe
+from optgeom.hooks.disk import raw_bytes
+from optgeom.hooks.ending import Ending
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Decision, Layer
 from optgeom.hooks.mode import worn
 from optgeom.hooks.records import Records
+from optgeom.hooks.replaced import Replaced
+from optgeom.hooks.scalars import Scalars
 from optgeom.hooks.sharding import Ranks
-from optgeom.hooks.stepping import Attachment
+from optgeom.hooks.stepping import Attachment, Begun
 from optgeom.hooks.taps import listening
 from optgeom.hooks.worker import Worker
 from optgeom.traces.writer import TraceWriter
@@ -38,19 +47,23 @@ class Recorder:
 
     def __init__(
         self,
+        model: torch.nn.Module,
         optimizers: Sequence[Any],
         layers: tuple[Layer, ...],
         decisions: tuple[Decision, ...],
         writer: TraceWriter,
         ranks: Ranks,
         *,
-        clocks: Clocks,
+        clocks: Sequence[Clocks],
+        groups: Sequence[str | None],
         budget: float | None,
         settings: Mapping[str, Any],
         stages: tuple[str, ...],
         optimizer_names: tuple[str, ...],
         start_step: int,
         strict: bool,
+        wait: bool,
+        room: int,
     ) -> None:
         """Attach; use `optgeom.watch`, which checks the arguments."""
         self._optimizers = list(optimizers)
@@ -59,27 +72,35 @@ class Recorder:
         self._decisions = decisions
         self._writer = writer
         self._ranks = ranks
-        self._clocks = clocks
+        self._clocks = tuple(clocks)
+        self._groups = tuple(groups)
+        entries = [prod(layer.shape) for layer in layers]
+        self._weights = [count / sum(entries) for count in entries]
+        self._measured = self._stored = 0.0
         self._budget = Budget(budget)
+        self._spent = Spent(0.0, 0.0, 0.0, 0.0, 0.0)
         self._settings = dict(settings)
         self._stages = stages
         self._strict = strict
+        self._room = room
+        self._raw_bytes = 0
+        self._updates_stopped = False
+        self._replaced = Replaced(model, self._optimizers, layers)
         self._step = start_step
         self._last_step = start_step
-        self._logged: int | None = None
-        self._refused: set[str] = set()
+        self._due = next_capture(self._clocks, start_step)
+        self._running: dict[int, float] = {}
         self._stepped: set[int] = set()
         self._plan: Plan | None = None
-        self._planned = False
         self._whole = False
-        self._inside = False
-        self._capture: Capture | None = None
+        self._captures: dict[int, Capture] = {}
+        self._lock = threading.RLock()
         self._closed = False
         self._raised = False
-        self._process = os.getpid()
-        self._guard = Guard(lambda: self._writer.scalar(self._step, "capture_stopped", 1.0))
+        self._guard = Guard(partial(_record_stop, writer, weakref.ref(self)))
         self._costs = Costs()
-        self._worker = Worker(WAITING_BYTES, self._guard.fail, wait=budget is None)
+        self._scalars = Scalars(writer, self._costs)
+        self._worker = Worker(WAITING_BYTES, self._guard.fail, wait=wait)
         self._capturing = Capturing(
             layers,
             Records(writer, optimizer_names),
@@ -89,10 +110,14 @@ class Recorder:
             self._costs,
             stages,
         )
+        self._ending = Ending(
+            writer, self._worker, ranks, self._guard, self._costs, layers=len(layers), budget=budget
+        )
+        weakref.finalize(self, self._ending.later).atexit = False
         self._attachments = [
             Attachment(optimizer, self) for optimizer in optimizers if hasattr(optimizer, "step")
         ]
-        atexit.register(self.close)
+        _attached.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -104,11 +129,12 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         self._raised = self._raised or error is not None  # never in the way of another error
-        self.close()
+        self._close(error)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "stopped" if self.failure else f"step {self._step}"
-        return f"<Recorder of {len(self._layers)} layers, {state}>"
+        share = f"{100 * self._costs.share(self._worker.seconds):.2g} % of the run"
+        return f"<Recorder of {len(self._layers)} layers, {state}, {share}>"
 
     @property
     def step(self) -> int:
@@ -125,7 +151,11 @@ class Recorder:
         return describe(self._decisions, self._layers, self._clocks, len(self._stages))
 
     def capture_next(self) -> None:
-        """Capture the next step whole, whatever the clocks say; on every rank, or on none."""
+        """Capture the next step that begins, whole, whatever the clocks say.
+
+        On every rank, or on none. A step that raises, or that a GradScaler skips, is none: the
+        one after it is captured.
+        """
         self._whole = True
 
     def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
@@ -135,54 +165,35 @@ class Recorder:
             step: they belong to; by default the step that ended last.
             **scalars: numbers, or tensors of one entry, by name.
         """
-        if self._closed or self._ranks.rank:
-            return
-        at = self._last_step if step is None else step
-        with self._guard.harmless():
-            if at != self._logged:
-                self._logged = at
-                self._writer.scalar(at, "elapsed_seconds", self._costs.elapsed)
-            for name, value in scalars.items():
-                self._log(at, name, value)
-
-    def _log(self, step: int, name: str, value: Any) -> None:
-        try:
-            number = float(value.item() if isinstance(value, torch.Tensor) else value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            if name not in self._refused:
-                self._refused.add(name)
-                logger.warning(
-                    "rec.log takes numbers, left out %s=%s: %s", name, type(value).__name__, error
-                )
-            return
-        self._writer.scalar(step, name, number)
+        if not self._closed and not self._ranks.rank:
+            with self._guard.harmless():
+                self._scalars.log(self._last_step if step is None else step, scalars)
 
     def advance(self) -> None:
         """End the recorder's step by hand, where not every optimizer steps every time.
 
         Nothing happens where the step has ended by itself, since all of them had stepped.
         """
-        if self._stepped and not self._closed:
-            self._next_step()
+        with self._lock:
+            if self._stepped and not self._closed:
+                self._next_step()
 
     @contextmanager
     def applying(self) -> Iterator[None]:
         """Stand around whatever applies updates and is no torch.optim.Optimizer."""
-        with self._around(self._optimizers[0]):
+        optimizer = self._optimizers[0]
+        begun = self.begin(optimizer)
+        if begun is Begun.CAPTURED:
+            with self._captured(optimizer):
+                yield
+            return
+        done = False
+        try:
             yield
-
-    def run(self, optimizer: Any, step: Callable[[], Any]) -> Any:
-        """Run an optimizer's step with the capture around it; called by its wrapped `step`."""
-        if self._inside or skipped(optimizer):
-            return step()
-        with self._around(optimizer):
-            return step()
-
-    def closure_returned(self, optimizer: Any) -> None:
-        """A closure has made the gradients anew; called by the wrapped `step`."""
-        if self._capture is not None and self._capture.reading is not None:
-            with self._guard.harmless():
-                self._capture.reading.note_gradients()
+            done = True
+        finally:
+            if begun is Begun.COUNTED:
+                self.passed(optimizer, done)
 
     def close(self) -> None:
         """Write what is left, detach from the optimizers; any number of times.
@@ -190,143 +201,231 @@ class Recorder:
         Raises:
             Exception: with `strict=True`, what stopped the capture, if it was not raised before.
         """
-        if self._closed or os.getpid() != self._process:  # a forked child owns none of this
+        self._close(None)
+
+    def _close(self, error: BaseException | None) -> None:
+        if self._closed:
             return
-        self._closed = True
-        atexit.unregister(self.close)
-        for attachment in self._attachments:
-            attachment.detach()
-        with self._guard.harmless():
-            self._worker.close()
-        with self._guard.harmless():
-            self._writer.close()
-        with self._guard.harmless():
-            self._ranks.close()
-        if self._ranks.rank == 0 and self.failure is None:
-            logger.info(
-                "saved %.1f MB; capture took %.1f s of the training thread, %.1f s in background",
-                self._writer.bytes_written / 1e6,
-                self._costs.total,
-                self._worker.seconds,
-            )
+        self._detach()
+        self._ending(error)
         self._raise_if_strict()
 
-    # -- one step ------------------------------------------------------------------------------
+    def _detach(self) -> None:
+        self._closed = True
+        for attachment in self._attachments:
+            attachment.detach()
+
+    # -- one optimizer's step, called by its wrapped `step` ------------------------------------
+
+    def begin(self, optimizer: Any) -> Begun:
+        """An optimizer is about to step."""
+        place = self._places[id(optimizer)]
+        with self._lock:
+            if self._closed or place in self._running or skipped(optimizer):
+                return Begun.LEFT_ALONE
+            if place in self._stepped:
+                self._next_step()
+            begins = self._plan is None and not self._stepped
+            if begins and (self._step == self._due or self._whole):
+                with self._guard.harmless():
+                    self._make_plan()
+            if self._plan is None:
+                self._running[place] = time.perf_counter()
+                return Begun.COUNTED
+            return self._begin(optimizer, place, self._plan)
+
+    def passed(self, optimizer: Any, done: bool) -> None:
+        """An optimizer's step without a capture is over."""
+        now = time.perf_counter()
+        with self._lock:
+            place = self._places[id(optimizer)]
+            begun = self._running.pop(place)
+            if done:
+                self._costs.inside += now - begun
+                self._has_stepped(place, now)
+        if done and self._strict:
+            self._raise_if_strict()
+
+    def run(self, optimizer: Any, step: Callable[[], Any]) -> Any:
+        """Run an optimizer's step with the capture around it."""
+        with self._captured(optimizer):
+            return step()
+
+    def closure_returned(self, optimizer: Any) -> None:
+        """A closure has made the gradients anew."""
+        capture = self._captures.get(self._places[id(optimizer)])
+        if capture is not None and capture.reading is not None:
+            with self._guard.harmless():
+                capture.reading.note_gradients()
+
+    def _begin(self, optimizer: Any, place: int, planned: Plan) -> Begun:
+        started = time.perf_counter()
+        capture: Capture | None = None
+        with self._guard.harmless():
+            capture = self._capturing.begin(optimizer, place, self._step, planned)
+        now = self._running[place] = time.perf_counter()
+        self._costs.outside += now - started
+        if capture is None:
+            return Begun.COUNTED
+        self._captures[place] = capture
+        return Begun.CAPTURED
 
     @contextmanager
-    def _around(self, optimizer: Any) -> Iterator[None]:
-        started = time.perf_counter()
-        with self._guard.harmless():
-            self._capture = self._begin(optimizer)
-        capture, begun = self._capture, time.perf_counter()
-        self._inside = True
+    def _captured(self, optimizer: Any) -> Iterator[None]:
+        place = self._places[id(optimizer)]
+        capture, done = self._captures[place], False
         try:
             with ExitStack() as stack:
-                if capture is not None and capture.reading is not None:
+                if capture.reading is not None:
                     stack.enter_context(listening(capture.reading, optimizer, self._guard.fail))
                     if capture.by_mode:
                         stack.enter_context(worn(capture.reading, self._guard.fail))
                 yield
+            done = True
         finally:
-            self._inside, self._capture = False, None
-        ended = time.perf_counter()
-        with self._guard.harmless():
-            if capture is None:
-                self._costs.uncaptured(ended - begun, ended)
-            else:
-                self._end(capture)
-                now = time.perf_counter()
-                self._costs.captured(ended - begun, begun - started + now - ended, now)
-        self._stepped.add(self._places[id(optimizer)])
-        if len(self._stepped) == len(self._optimizers):
-            self._next_step()
+            ended = time.perf_counter()
+            with self._lock:
+                begun = self._running.pop(place)
+                del self._captures[place]
+                if done:
+                    with self._guard.harmless():
+                        self._end(capture)
+                    now = time.perf_counter()
+                    self._costs.inside += ended - begun
+                    self._costs.outside += now - ended
+                    self._has_stepped(place, now)
         self._raise_if_strict()
 
-    def _begin(self, optimizer: Any) -> Capture | None:
-        which = self._places[id(optimizer)]
-        if which in self._stepped:
-            self._next_step()
-        self._last_step = self._step
-        if not self._planned:
-            self._plan = plan(
-                self._clocks,
-                self._step,
-                len(self._layers),
-                self._budget.thinning,
-                whole=self._whole,
-            )
-            self._planned, self._whole = True, False
-        # where several ranks share the trace, one whose capture has failed still takes part
-        alone = self._ranks.size == 1 or not self._ranks.connected
-        if self._plan is None or self._closed or (alone and self.failure is not None):
-            return None
-        return self._capturing.begin(optimizer, which, self._step, self._plan)
-
     def _end(self, capture: Capture) -> None:
-        mismatches = [0.0] * len(capture.indices)
-        with self._guard.harmless(), torch.no_grad():
-            mismatches = capture.mismatches()
-        share = -(-len(self._layers) // self._ranks.size)
-        costs = self._costs.whole_capture(share, self._worker.seconds)
-        achieved = (self._costs.total + self._worker.seconds) / self._costs.elapsed
-        mine = [float(self.failure is not None), achieved, self._costs.step_seconds, *costs]
-        failed, achieved, step_seconds, norms, spectra, updates, *mismatches = self._ranks.agree(
-            [*mine, *mismatches],
-            self._layers[0].parameter.device,
-        )
+        flags = self._capturing.flags(capture)
+        spent = astuple(self._costs.spent(self._worker.seconds))
+        mine = [float(self.failure is not None), float(self._writer.raw_bytes), *spent]
+        failed, raw, *agreed = self._ranks.agree([*mine, *flags], self._layers[0].parameter.device)
+        costs, flags = agreed[: len(mine) - 2], agreed[len(mine) - 2 :]
+        self._spent, self._raw_bytes = Spent(*costs), int(raw) * self._ranks.size
         if failed:
             if self.failure is None:
                 self._guard.fail(RuntimeError("capture failed on another rank, see its log"))
             return
-        self._capturing.end(capture, mismatches)
-        self._keep_to_budget(
-            achieved=achieved,
-            step_seconds=step_seconds,
-            norms=norms,
-            spectra=spectra,
-            updates=updates,
-        )
+        self._capturing.end(capture, flags)
 
-    def _keep_to_budget(self, **seconds: float) -> None:
-        clocks = self._budget.decide(self._clocks, **seconds)
-        if clocks != self._clocks:
+    # -- the recorder's own step, over all its optimizers --------------------------------------
+
+    def _make_plan(self) -> None:
+        # where several ranks share the trace, one whose capture has failed still takes part
+        alone = self._ranks.size == 1 or not self._ranks.connected
+        if alone and self.failure is not None:
+            return
+        planned = plan(self._clocks, self._step, self._budget.thinning, whole=self._whole)
+        self._whole = False
+        if planned is not None:
+            planned = planned.without(self._replaced.look(self._step))
+            self._plan = self._within_room(planned)
+
+    def _within_room(self, planned: Plan) -> Plan:
+        """Leave raw matrices out for good before they take more of the disk than they may."""
+        more = raw_bytes((self._layers[i] for i in planned.updates), len(self._stages))
+        if not self._updates_stopped and self._raw_bytes + more > self._room:
+            self._updates_stopped = True
+            logger.warning(
+                "raw matrices end before step %d: with it they would take more than %.3g GB, a "
+                "tenth of what was free at the start; all else goes on",
+                self._step,
+                self._room / 1e9,
+            )
+            if self._ranks.rank == 0:
+                self._writer.scalar(self._step, "updates_stopped", 1.0)
+            self._amend({"updates_stopped": self._step})
+        return replace(planned, updates=frozenset()) if self._updates_stopped else planned
+
+    def _has_stepped(self, place: int, now: float) -> None:
+        self._last_step = self._step
+        self._stepped.add(place)
+        if len(self._stepped) == len(self._optimizers):
+            self._next_step(now)
+
+    def _next_step(self, now: float | None = None) -> None:
+        now = time.perf_counter() if now is None else now
+        if self._plan is None:
+            self._costs.step_ended(now)
+        else:
+            with self._guard.harmless():
+                self._finish_capture(self._plan, now)
+            self._plan = None
+        self._stepped.clear()
+        self._step += 1
+        if self._due is not None and self._due < self._step:
+            self._due = next_capture(self._clocks, self._step)
+
+    def _finish_capture(self, planned: Plan, now: float) -> None:
+        costs, worker = self._costs, self._worker
+        costs.capture_ended(now, self._part(planned.norms), worker.waited)
+        self._measured += self._part(planned.spectra)
+        self._stored += self._part(planned.updates)
+        if worker.offered and self._measured:  # a whole capture's bytes; the thread runs behind
+            costs.spectra.look(worker.seconds, worker.done * self._measured / worker.offered)
+        costs.updates.look(costs.updates_seconds, self._stored)
+        left_out = planned.left_out * len(self._stages)
+        costs.rows_left_out += left_out
+        costs.saved += self.failure is None
+        self._writer.end_step(self._step)
+        if self._ranks.rank == 0:
+            for name, value in (
+                ("uncaptured_step_seconds", costs.step_seconds),
+                ("capture_seconds", costs.capture),
+                ("capture_share", costs.share(worker.seconds)),
+                ("background_seconds", worker.seconds),
+                ("rows_left_out.budget", float(left_out)),
+                ("rows_left_out.queue", float(worker.dropped)),
+                ("rows_left_out.writer", float(sum(self._writer.dropped.values()))),
+            ):
+                self._writer.scalar(self._step, name, value)
+        self._keep_to_budget()
+
+    def _part(self, layers: Iterable[int]) -> float:
+        return sum(self._weights[i] for i in layers)
+
+    def _keep_to_budget(self) -> None:
+        clocks = self._budget.decide(self._clocks, self._weights, self._step, self._spent)
+        changed = {(a, b) for a, b in zip(self._clocks, clocks, strict=True) if a != b}
+        for before, after in changed:
             logger.warning(
                 "norms alone exceed the budget of %.3g of the run: they are captured every %d "
                 "steps from step %d on, instead of every %d; a larger budget=, or None, keeps them",
                 self._budget.share,
-                clocks.every,
+                after.every,
                 self._step,
-                self._clocks.every,
+                before.every,
             )
+        if changed:
             self._clocks = clocks
-            self._settings |= clocks.settings()
-            self._writer.amend(capture=dict(self._settings))
+            self._due = next_capture(clocks, self._step + 1)
+            self._amend(cadences(self._groups, clocks))
 
-    def _next_step(self) -> None:
-        if self._plan is not None:
-            with self._guard.harmless():
-                self._finish_step(self._plan)
-        self._plan, self._planned = None, False
-        self._stepped.clear()
-        self._step += 1
-
-    def _finish_step(self, planned: Plan) -> None:
-        self._writer.end_step(self._step)
-        if self._ranks.rank:
-            return
-        for name, value in (
-            ("uncaptured_step_seconds", self._costs.step_seconds),
-            ("capture_seconds", self._costs.capture),
-            ("capture_share", self._costs.total / self._costs.elapsed),
-            ("background_seconds", self._worker.seconds),
-            ("rows_left_out.budget", float(planned.left_out * len(self._stages))),
-            ("rows_left_out.queue", float(self._worker.dropped)),
-            ("rows_left_out.writer", float(sum(self._writer.dropped.values()))),
-        ):
-            self._writer.scalar(self._step, name, value)
-        self._costs.capture = 0.0
+    def _amend(self, changes: Mapping[str, Any]) -> None:
+        self._settings |= changes
+        self._writer.amend(capture=dict(self._settings))
 
     def _raise_if_strict(self) -> None:
         if self._strict and not self._raised and (failure := self.failure) is not None:
             self._raised = True
             raise failure
+
+
+def _record_stop(writer: TraceWriter, recorder: weakref.ref[Recorder]) -> None:
+    found = recorder()
+    writer.scalar(0 if found is None else found.step, "capture_stopped", 1.0)
+
+
+_attached: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child, such as a data loader's worker: its optimizers are its own."""
+    for recorder in list(_attached):
+        recorder._lock = threading.RLock()  # another thread may have held it at the fork
+        recorder._detach()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from enum import Enum
 from types import MethodType
 from typing import Any, Protocol
 
@@ -16,11 +17,25 @@ from optgeom.hooks.compiling import never_compiled, pause, resumed
 from optgeom.hooks.mode import taken_off
 
 
+class Begun(Enum):
+    """What a listener wants of a step."""
+
+    LEFT_ALONE = "it is none, or a part of one that has begun"
+    COUNTED = "to know when it is over"
+    CAPTURED = "to run it"
+
+
 class Listener(Protocol):
-    """What wants to know of a step; neither method may raise."""
+    """What wants to know of a step; nothing of its own may raise."""
+
+    def begin(self, optimizer: Any) -> Begun:
+        """Called before a step; says what is to be done with it."""
+
+    def passed(self, optimizer: Any, done: bool) -> None:
+        """A step that was only to be counted is over; `done` unless it raised."""
 
     def run(self, optimizer: Any, step: Callable[[], Any]) -> Any:
-        """Run the step, with whatever belongs around it, and return its result."""
+        """Run a captured step, with whatever belongs around it, and return its result."""
 
     def closure_returned(self, optimizer: Any) -> None:
         """A closure has just made the gradients anew."""
@@ -49,8 +64,21 @@ class Attachment:
             listening = attachment._listener
             if listening is None:
                 return inner(*args, **kwargs)
+            # steps that capture nothing pay for what stands here, so no more does than must
             before = pause(None)
+            done = False
             try:
+                begun = listening.begin(instance)
+                if begun is not Begun.CAPTURED:
+                    try:
+                        pause(before)
+                        result = inner(*args, **kwargs)
+                        done = True
+                        return result
+                    finally:
+                        pause(None)
+                        if begun is Begun.COUNTED:
+                            listening.passed(instance, done)
                 args, kwargs = attachment._without_mode(args, kwargs)
                 return listening.run(
                     instance, lambda: resumed(before, functools.partial(inner, *args, **kwargs))

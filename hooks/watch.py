@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Literal
 
 from torch import nn
 
-from optgeom.hooks.clock import Clocks
+from optgeom.hooks.clock import CADENCES, Clock, Clocks, cadences
+from optgeom.hooks.disabled import VARIABLE, Disabled, is_disabled
+from optgeom.hooks.disk import room_for_updates
+from optgeom.hooks.ending import announce, shown
 from optgeom.hooks.errors import WatchError
 from optgeom.hooks.layers import LayerFilter, select
 from optgeom.hooks.manifest import names_of, run_info
 from optgeom.hooks.observe import STAGES
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
+from optgeom.hooks.targets import targets_of
 from optgeom.hooks.views import View
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter
@@ -34,6 +38,7 @@ def watch(
     views: Mapping[str, View] | None = None,
     stages: Sequence[str] = ("update",),
     budget: float | None = 0.01,
+    when_full: Literal["drop", "wait"] | None = None,
     start_step: int | None = None,
     strict: bool = False,
     run: str | None = None,
@@ -59,11 +64,12 @@ def watch(
             bool; None: every matrix but embeddings.
         views: how a parameter is seen as matrices where no rule says it, or something else is
             wanted, by a regular expression or a kind: {"attention.qkv": View(split="qkv")}.
-        stages: which matrices of a step: gradient, momentum, ns_input, orthogonalized, update,
-            weight.
-        budget: the share of the run's time that capture may take, by thinning layers; a full
-            queue drops rows and counts them. None: the clocks alone decide, and a full queue
-            makes the run wait.
+        stages: which matrices of a step: gradient, momentum, second_moment, ns_input,
+            orthogonalized, update, weight.
+        budget: the share of the run's time that capture may take, by thinning layers. None: the
+            clocks alone decide.
+        when_full: what happens where capture is faster than what measures and writes: "drop" rows
+            and count them, or let the run "wait". None: "wait" without a budget, else "drop".
         start_step: opens a new attempt in an existing trace, at this step.
         strict: raise what would otherwise only stop the capture.
         run: the run's name; None: the last part of `out`.
@@ -78,10 +84,29 @@ def watch(
     """
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     _check(model, optimizers, stages, budget, start_step)
-    clocks = Clocks.of(every, spectra_every, updates_every, burst)
+    if when_full not in (None, "drop", "wait"):
+        raise WatchError(f'when_full must be "drop", "wait" or None, got {when_full!r}')
+    given = Clock(
+        every=every, spectra_every=spectra_every, updates_every=updates_every, burst=burst
+    )
+    own = Clock().over(given)
+    of = _clocks(layers, given)
+    if is_disabled():
+        announce(f"{VARIABLE} is set: nothing is captured, {shown(Path(out).absolute())} not made")
+        return Disabled(start_step or 0)
     captured, decisions = select(model, optimizers, layers, views)
-    capture = {**clocks.settings(), "stages": list(stages), "budget": budget}
-    ranks = Ranks([layer.name for layer in captured], [layer.parameter for layer in captured])
+    groups = [layer.chosen_by if layer.chosen_by in of else None for layer in captured]
+    clocks = [own if group is None else of[group] for group in groups]
+    wait = budget is None if when_full is None else when_full == "wait"
+    capture = {
+        **{name: getattr(own, name) for name in CADENCES},
+        **cadences(groups, clocks),
+        "stages": list(stages),
+        "budget": budget,
+        "when_full": "wait" if wait else "drop",
+    }
+    targets = targets_of(captured)
+    ranks = Ranks([captured[t.layers[0]].name for t in targets], [t.parameter for t in targets])
     info = run_info(
         run or PurePath(os.path.abspath(out)).name,
         captured,
@@ -91,41 +116,71 @@ def watch(
         world_size=ranks.size,
     )
     try:
-        writer = _open(out, info, ranks, start_step)
+        writer, room = _open(out, info, ranks, start_step, wait)
     except BaseException:
         ranks.close()
         raise
     return Recorder(
+        model,
         optimizers,
         captured,
         decisions,
         writer,
         ranks,
         clocks=clocks,
+        groups=groups,
         budget=budget,
         settings=capture,
         stages=tuple(stage for stage in STAGES if stage in stages),
         optimizer_names=names_of(optimizers),
         start_step=start_step or 0,
         strict=strict,
+        wait=wait,
+        room=room,
     )
 
 
+def _clocks(layers: LayerFilter, given: Clock) -> dict[str, Clocks]:
+    """The clocks of the groups that a mapping names."""
+    found: dict[str, Clocks] = {}
+    for key, clock in layers.items() if isinstance(layers, Mapping) else ():
+        if not isinstance(clock, Clock):
+            raise WatchError(
+                f"layers= maps to optgeom.hooks.Clock, got {clock!r} for {key!r}: write "
+                f"{{{key!r}: Clock(every=10)}}"
+            )
+        try:
+            found[key] = clock.over(given)
+        except WatchError as error:
+            raise WatchError(f"layers={{{key!r}: ...}}: {error}") from error
+    return found
+
+
 def _open(
-    out: str | os.PathLike[str], info: RunInfo, ranks: Ranks, start_step: int | None
-) -> TraceWriter:
-    """Rank 0 makes the trace, or fails for all; then the others add their parts to it."""
+    out: str | os.PathLike[str], info: RunInfo, ranks: Ranks, start_step: int | None, wait: bool
+) -> tuple[TraceWriter, int]:
+    """Rank 0 makes the trace, or fails for all; then the others add their parts to it.
+
+    Returns:
+        This rank's writer, and the bytes that the raw matrices of all may take.
+    """
     writer: TraceWriter | None = None
     refusal: Exception | None = None
+    attempt = room = None
     if ranks.rank == 0:
         try:
-            writer = TraceWriter(out, info, start_step=start_step)
+            writer = TraceWriter(out, info, start_step=start_step, wait=wait)
+            attempt, room = writer.attempt, room_for_updates(writer.path)
         except Exception as error:  # noqa: BLE001 -- the other ranks wait for the answer
             refusal = error
-    attempt, refused = ranks.share((writer.attempt if writer is not None else None, refusal))
+    attempt, room, refused = ranks.share((attempt, room, refusal))
     if refused is not None:
         raise refused
-    return writer or TraceWriter(out, info, rank=ranks.rank, start_step=start_step, attempt=attempt)
+    if writer is None:
+        writer = TraceWriter(
+            out, info, rank=ranks.rank, start_step=start_step, attempt=attempt, wait=wait
+        )
+    return writer, room
 
 
 def _check(

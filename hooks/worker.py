@@ -14,7 +14,15 @@ Failed = Callable[[Exception], None]
 
 
 class Worker:
-    """One daemon thread with a queue bounded in bytes."""
+    """One daemon thread with a queue bounded in bytes.
+
+    Attributes:
+        seconds: CPU time of the jobs so far.
+        waited: seconds in which a full queue held `submit` up.
+        dropped: jobs that were not accepted.
+        offered: bytes of all jobs.
+        done: bytes of those that have run.
+    """
 
     def __init__(self, capacity: int, on_error: Failed, *, wait: bool) -> None:
         """Start the thread.
@@ -34,7 +42,10 @@ class Worker:
         self._failed = False
         self._closed = False
         self.seconds = 0.0
+        self.waited = 0.0
         self.dropped = 0
+        self.offered = 0
+        self.done = 0
         self._thread = threading.Thread(target=self._run, name="optgeom-measure", daemon=True)
         self._thread.start()
 
@@ -49,13 +60,16 @@ class Worker:
             Whether it was accepted.
         """
         with self._room:
-            while self._full(size) and self._wait and not self._failed:
-                self._room.wait()
+            self.offered += size
+            if self._full(size) and self._wait:
+                started = time.perf_counter()
+                self._room.wait_for(lambda: not self._full(size) or self._failed or self._closed)
+                self.waited += time.perf_counter() - started
             if self._failed or self._closed or self._full(size):
                 self.dropped += 1
                 return False
             self._held += size
-        self._jobs.put((job, size))
+            self._jobs.put((job, size))
         return True
 
     def _full(self, size: int) -> bool:
@@ -63,24 +77,34 @@ class Worker:
 
     def _run(self) -> None:
         use_one_thread()
-        while (entry := self._jobs.get()) is not None:
-            job, size = entry
-            started = time.thread_time()
-            try:
-                if not self._failed:
-                    job()
-            except Exception as error:  # noqa: BLE001 -- the training run must not notice
-                self._failed = True
-                self._on_error(error)
-            finally:
-                self.seconds += time.thread_time() - started
-                with self._room:
-                    self._held -= size
-                    self._room.notify_all()
+        while self._next():  # between jobs no name of this thread keeps a matrix, or the run, alive
+            pass
+
+    def _next(self) -> bool:
+        entry = self._jobs.get()
+        if entry is None:
+            return False
+        job, size = entry
+        started = time.thread_time()
+        try:
+            if not self._failed:
+                job()
+        except Exception as error:  # noqa: BLE001 -- the training run must not notice
+            self._failed = True
+            self._on_error(error)
+        finally:
+            self.seconds += time.thread_time() - started
+            with self._room:
+                self._held -= size
+                self.done += size
+                self._room.notify_all()
+        return True
 
     def close(self) -> None:
         """Finish what was accepted and end the thread; any number of times."""
-        if not self._closed:
-            self._closed = True
-            self._jobs.put(None)
-            self._thread.join()
+        with self._room:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
+                self._room.notify_all()
+        self._thread.join()
