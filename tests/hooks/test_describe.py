@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -81,3 +84,11 @@ def test_the_expected_size_follows_the_clocks_of_each_layer() -> None:
     assert one == pytest.approx(100 * (4 * 4 + 80 + 4 * 4 + 80) / 1e6)
     assert other == pytest.approx(10 * (6 * 4 + 80 + 4 * 4 + 80 + 24 * 4) / 1e6)
     assert both == pytest.approx(2 * (one + other))
+
+
+def test_the_page_shows_what_is_printed(tmp_path, monkeypatch, capsys) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "layers.md").read_text()
+    code, printed = re.search(r"```python\n(.*?)```\n```text\n(.*?)```", page, re.DOTALL).groups()
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out == printed
