@@ -22,21 +22,19 @@ SVD = "aten::_linalg_svd"
 
 
 def names_any(optimizer: Any, wanted: frozenset[str]) -> bool:
-    """Whether an optimizer's code names a function, itself or in functions that it calls.
+    """Whether an optimizer's code names a function, itself or in what it calls.
 
     Args:
         optimizer: whose class and bases are searched, torch.optim.Optimizer and object left out.
         wanted: the names.
     """
     seen: set[CodeType] = set()
-    for cls in type(optimizer).__mro__[:-1]:
-        if cls.__module__ == "torch.optim.optimizer":
-            continue
-        for member in vars(cls).values():
-            function = getattr(member, "__func__", member)
-            if isinstance(function, FunctionType) and _code_names(function, wanted, seen):
-                return True
-    return False
+    return any(
+        _code_names(function, wanted, seen)
+        for cls in type(optimizer).__mro__[:-1]
+        if cls.__module__ != "torch.optim.optimizer"
+        for function in _functions(cls)
+    )
 
 
 def _code_names(function: FunctionType, wanted: frozenset[str], seen: set[CodeType]) -> bool:
@@ -51,9 +49,18 @@ def _code_names(function: FunctionType, wanted: frozenset[str], seen: set[CodeTy
     package = function.__module__.partition(".")[0]
     return any(
         _code_names(called, wanted, seen)
-        for called in map(function.__globals__.get, names)
-        if isinstance(called, FunctionType) and called.__module__.partition(".")[0] == package
+        for named in map(function.__globals__.get, names)
+        for called in _functions(named)
+        if called.__module__.partition(".")[0] == package
     )
+
+
+def _functions(named: object) -> Iterator[FunctionType]:
+    """A function itself; of a class, such as a projector that is kept in the state, its own."""
+    for member in vars(named).values() if isinstance(named, type) else (named,):
+        function = getattr(member, "__func__", member)
+        if isinstance(function, FunctionType):
+            yield function
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
