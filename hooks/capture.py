@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from optgeom.hooks.clock import Plan
 from optgeom.hooks.costs import Costs
 from optgeom.hooks.guard import Guard
-from optgeom.hooks.layers import Layer
-from optgeom.hooks.observe import TAPPED, Entry, Observed, held_bytes, observe
-from optgeom.hooks.reading import Reading
-from optgeom.hooks.records import Polynomial, Records, detached, polynomial_of
-from optgeom.hooks.sharding import Ranks
-from optgeom.hooks.spectral import SPECTRAL, WITH_VECTORS, names_any
+from optgeom.hooks.layers import Layer, as_float
+from optgeom.hooks.observe import (
+    PARTS,
+    TAPPED,
+    Entry,
+    Facts,
+    Observed,
+    expected_decay,
+    facts_of,
+    held_bytes,
+    local_parts,
+    pieces,
+    present,
+)
+from optgeom.hooks.reading import IN_FLIGHT, Reading
+from optgeom.hooks.records import Measured, Polynomial, Records, detached, polynomial_of
+from optgeom.hooks.sharding import Ranks, is_sharded, local
+from optgeom.hooks.slot import Slot
+from optgeom.hooks.state import second_moment_of
+from optgeom.hooks.targets import Target, targets_of
+from optgeom.hooks.verify import Outcome, Promise, outcomes
+from optgeom.hooks.ways import Ways
 from optgeom.hooks.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -26,36 +45,55 @@ logger = logging.getLogger(__name__)
 WAYS_OUT = {
     "momentum": "its state has no buffer of a known name, see "
     "optgeom.hooks.register_state_reader(optimizer_class, function)",
+    "second_moment": "its state has no second moment of a known name",
     "ns_input": "nobody hands it over, see optgeom.hooks.tap(parameter, 'ns_input', tensor)",
     "orthogonalized": "nobody hands it over, see "
     "optgeom.hooks.tap(parameter, 'orthogonalized', tensor)",
 }
 """What to do where an optimizer does not yield a stage."""
 
+_HERE = tuple(name for name in PARTS if name != "after")
+"""Parts that a rank may lack; its weights are always there."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class Capture:
     """One optimizer's captured step; without a reading on a rank whose capture has failed.
 
-    `by_mode` says whether the dispatch mode is worn; else everything goes by difference.
+    Attributes:
+        optimizer: that makes the step.
+        step: the recorder's.
+        plan: of that step.
+        targets: the parameters that are read.
+        reading: told of the operations.
+        by_mode: whether the dispatch mode is worn for them.
+        entries: settings at step entry, by target.
+        facts: of targets that were measured on this rank.
+        measured: what of them is to be written once the samples agree.
+        pending: matrices that wait for the background thread.
+        handed_over: whether any of them went there, or to the writer, before the step's end.
     """
 
     optimizer: Any
     step: int
     plan: Plan
-    indices: tuple[int, ...]
-    reading: Reading | None
+    targets: tuple[Target, ...]
+    reading: Reading | None = None
     by_mode: bool = True
     entries: dict[int, Entry] = field(default_factory=dict)
+    facts: dict[int, Facts] = field(default_factory=dict)
+    measured: list[Measured] = field(default_factory=list)
+    pending: list[Observed] = field(default_factory=list)
+    handed_over: bool = False
 
-    def mismatches(self) -> list[float]:
-        """For each layer, 1 where the samples do not agree with what was read."""
-        slots = [] if self.reading is None else self.reading.slots
-        return [float(not slot.verified()) for slot in slots] or [0.0] * len(self.indices)
+    @property
+    def slots(self) -> list[Slot]:
+        """What was read of each target; empty on a rank whose capture has failed."""
+        return [] if self.reading is None else self.reading.slots
 
 
 class Capturing:
-    """Begins and ends captures; keeps which layers must be read from differences."""
+    """Begins and ends captures."""
 
     def __init__(
         self,
@@ -79,16 +117,17 @@ class Capturing:
             stages: that are recorded.
         """
         self._layers = layers
+        self._targets = targets_of(layers)
         self._records = records
         self._worker = worker
         self._ranks = ranks
         self._guard = guard
         self._costs = costs
         self._stages = stages
-        self._by_difference: set[int] = set()
-        self._by_mode: dict[int, bool] = {}
+        self._ways = Ways(layers)
         self._asked: set[int] = set()
-        self._explained: set[int] = set()
+
+    # -- before the step -----------------------------------------------------------------------
 
     def begin(self, optimizer: Any, which: int, step: int, plan: Plan) -> Capture | None:
         """Start reading an optimizer's step; None if the plan has none of its layers.
@@ -99,81 +138,236 @@ class Capturing:
             step: the recorder's.
             plan: of that step.
         """
-        indices = tuple(i for i in sorted(plan.layers) if self._layers[i].optimizer == which)
-        if not indices:
+        wanted = plan.layers
+        targets = tuple(
+            target
+            for target in self._targets
+            if target.optimizer == which and not wanted.isdisjoint(target.layers)
+        )
+        if not targets:
             return None
+        capture = Capture(optimizer, step, plan, targets)
         if self._guard.error is None:
             with self._guard.harmless(), torch.no_grad():
-                return self._start(optimizer, step, plan, indices)
-        return Capture(optimizer, step, plan, indices, None)
+                self._start(capture)
+        return capture
 
-    def _start(self, optimizer: Any, step: int, plan: Plan, indices: tuple[int, ...]) -> Capture:
-        wanted = frozenset(self._stages) & frozenset(TAPPED)
-        mine = [self._ranks.owner(i) == self._ranks.rank for i in indices]
-        if id(optimizer) not in self._by_mode:
-            self._by_mode[id(optimizer)] = not names_any(optimizer, SPECTRAL)
-        by_mode = self._by_mode[id(optimizer)]
-        reading = Reading(
-            [self._layers[i].parameter for i in indices],
-            by_difference=[not by_mode or i in self._by_difference for i in indices],
-            taps=[wanted if own else () for own in mine],
-            keep="weight" in self._stages,
-        )
+    def _start(self, capture: Capture) -> None:
+        optimizer = capture.optimizer
         groups, scale = optimizer.param_groups, loss_scale(optimizer)
-        entries = {i: Entry.of(groups[self._layers[i].group], scale) for i in indices}
-        return Capture(optimizer, step, plan, indices, reading, by_mode, entries)
+        capture.entries = {t.index: Entry.of(groups[t.group], scale) for t in capture.targets}
+        slots = [
+            self._ways.slot(t, optimizer, capture.entries[t.index], keep="weight" in self._stages)
+            for t in capture.targets
+        ]
+        capture.by_mode = self._ways.by_mode(optimizer, slots, scaled=scale != 1.0)
+        alone = self._ranks.size == 1
+        finish = partial(self._finish_early, capture) if alone else None
+        capture.reading = Reading(
+            slots, taps=[self._taps(t, optimizer) for t in capture.targets], finish=finish
+        )
+
+    def _taps(self, target: Target, optimizer: Any) -> frozenset[str]:
+        """The stages that are taken from an optimizer's hand, on the rank that owns a target."""
+        if self._ranks.owner(target.index) != self._ranks.rank:
+            return frozenset()
+        taken = frozenset(self._stages) & frozenset(TAPPED)
+        believed = self._ways.takes_updates(optimizer) and not is_sharded(target.parameter)
+        return taken if believed else taken - {"update"}
+
+    # -- while it runs, and after it -----------------------------------------------------------
+
+    def _finish_early(self, capture: Capture, slot: Slot) -> None:
+        """Measure a slot that the optimizer is done with, so that what it holds can go."""
+        target = self._targets[slot.index]
+        self._finish(capture, target, slot)
+        if sum(map(held_bytes, capture.pending)) > IN_FLIGHT:
+            capture.handed_over = True
+            self._submit(capture)
+
+    def _finish(self, capture: Capture, target: Target, slot: Slot) -> None:
+        entry = capture.entries[target.index]
+        names = present(slot, capture.optimizer, self._stages)
+        facts = self._facts(capture, target, slot)
+        parts = local_parts(slot, entry, capture.optimizer, names)
+        counts = slot.held_back(parts["update"], entry.lr, facts.decay)
+        self._measure(capture, target, slot.taps, parts, facts, counts)
+        slot.finish(parts["update"])
+
+    def _facts(self, capture: Capture, target: Target, slot: Slot) -> Facts:
+        entry = capture.entries[target.index]
+        decay = expected_decay(slot, entry)
+        facts = facts_of(slot, entry, capture.optimizer, capture.step, decay)
+        capture.facts[target.index] = facts
+        return facts
+
+    def _measure(
+        self,
+        capture: Capture,
+        target: Target,
+        taps: Mapping[str, Tensor],
+        wholes: Mapping[str, Tensor],
+        facts: Facts,
+        counts: Tensor | None,
+    ) -> None:
+        """Norms of whole matrices at once; raw matrices and spectra are handed on."""
+        started = time.perf_counter()
+        if counts is not None:
+            _fill(facts, counts.tolist())
+        plan = capture.plan
+        wanted = [(place, self._layers[place]) for place in target.layers if place in plan.layers]
+        group = capture.optimizer.param_groups[target.group]
+        raw = 0.0
+        for seen in pieces(wholes, taps, wanted, facts, self._stages):
+            capture.measured += self._records.measure(seen, polynomial_of(group))
+            if seen.index in plan.updates:
+                begun = time.perf_counter()
+                self._records.updates(seen)
+                self._costs.updates_layers += 1
+                raw += time.perf_counter() - begun
+            if seen.index in plan.spectra:
+                capture.pending.append(detached(seen))
+        self._costs.updates_seconds += raw
+        self._costs.measuring += time.perf_counter() - started - raw
+
+    def flags(self, capture: Capture) -> list[float]:
+        """What this rank lacks and has of every target, for the ranks to agree on by maximum."""
+        if capture.reading is None:
+            return [float(name == "update") for _ in capture.targets for name in _HERE]
+        found: list[float] = []
+        for slot in capture.slots:
+            names = present(slot, capture.optimizer, self._stages)
+            found += [float((name in names) != (name == "update")) for name in _HERE]
+        return found
 
     @torch.no_grad()
-    def end(self, capture: Capture, mismatches: Sequence[float]) -> None:
-        """Measure and record a step that every rank has read.
+    def end(self, capture: Capture, flags: Sequence[float]) -> None:
+        """Measure, verify and record a step that every rank has read.
 
         Args:
             capture: as begun.
-            mismatches: `Capture.mismatches`, agreed between the ranks.
+            flags: `Capturing.flags`, agreed between the ranks.
         """
-        slots = [] if capture.reading is None else capture.reading.slots
-        pending: list[Observed] = []
-        recorded: set[str] = set()
-        if capture.reading is not None and capture.reading.saw_svd:
-            self._by_mode[id(capture.optimizer)] = names_any(capture.optimizer, WITH_VECTORS)
-        for slot, index, mismatch in zip(slots, capture.indices, mismatches, strict=True):
-            if mismatch:
-                self._by_difference.add(index)
-            self._explain(index, slot.fold.opaque, capture.by_mode)
-            seen = observe(
-                slot,
-                self._layers[index],
-                index,
-                step=capture.step,
-                optimizer=capture.optimizer,
-                entry=capture.entries[index],
-                stages=self._stages,
-                verified=not mismatch,
-                ranks=self._ranks,
-                guard=self._guard,
-            )
-            if seen is not None and self._guard.error is None:
+        counts = np.zeros((len(capture.targets), 4))
+        for place, target in enumerate(capture.targets):
+            slot = capture.slots[place] if capture.reading is not None else None
+            if self._ranks.size > 1 and is_sharded(target.parameter):
+                mine = dict(
+                    zip(_HERE, flags[place * len(_HERE) : (place + 1) * len(_HERE)], strict=True)
+                )
+                self._gather(capture, target, slot, mine)
+            elif slot is not None and not slot.finished and self._owns(target):
                 with self._guard.harmless():
-                    self._record(seen, capture)
-                    recorded.update(seen.stages)
-                    if index in capture.plan.spectra:
-                        pending.append(detached(seen))
-        self._say_what_is_missing(capture, recorded)
+                    self._finish(capture, target, slot)
+        found: list[Outcome | None] = [None] * len(capture.targets)
+        with self._guard.harmless():
+            found = self._outcomes(capture)
+        for place, outcome in enumerate(found):
+            if outcome is not None:
+                counts[place] = outcome.counts
+        wrong = [float(outcome is not None and not outcome.verified) for outcome in found]
+        device = self._layers[0].parameter.device
+        failed, *wrong = self._ranks.agree([float(self._guard.error is not None), *wrong], device)
+        self._learn(capture, wrong)
+        totals = self._ranks.sums(counts, device)
+        if failed:
+            return  # where another rank's capture failed, this one learns it at the next capture
+        with self._guard.harmless():
+            self._resolve(capture, found, wrong, counts, totals)
+            started = time.perf_counter()
+            self._records.norms(capture.measured)
+            self._costs.measuring += time.perf_counter() - started
+        self._say_what_is_missing(capture)
         # only now: a busy background thread would slow the training thread's own measuring down
-        for kept in pending:
-            self._submit(kept, self._polynomial(kept, capture))
+        self._submit(capture)
 
-    def _explain(self, index: int, opaque: str | None, by_mode: bool) -> None:
-        """Once per layer: which operation was not understood, so that a difference was read."""
-        if opaque is None or index in self._explained:
+    def _owns(self, target: Target) -> bool:
+        return self._ranks.owner(target.index) == self._ranks.rank
+
+    def _gather(
+        self, capture: Capture, target: Target, slot: Slot | None, flags: Mapping[str, float]
+    ) -> None:
+        """Put a sharded target together; collective. A rank that fails takes part with zeros."""
+        after = local(target.parameter.detach())
+        parts: Mapping[str, Tensor] = {}
+        counts = torch.zeros(4, dtype=torch.float64, device=after.device)
+        if slot is not None:
+            with self._guard.harmless():
+                names = present(slot, capture.optimizer, self._stages)
+                self._facts(capture, target, slot)
+                parts = local_parts(slot, capture.entries[target.index], capture.optimizer, names)
+                facts = capture.facts[target.index]
+                held = slot.held_back(parts["update"], facts.entry.lr, facts.decay)
+                counts = counts if held is None else held
+        counts = self._ranks.total(counts, target.parameter)
+        wholes: dict[str, Tensor] = {}
+        for name in PARTS:
+            if name == "second_moment" and not self._is_cut(capture, target):
+                if name in parts:
+                    wholes[name] = parts[name]
+            elif flags.get(name, 1.0) or name == "update":
+                part = parts[name] if name in parts else torch.zeros_like(as_float(after))
+                wholes[name] = self._ranks.gather(target.index, part, target.parameter)
+        if slot is None or not parts:
             return
-        self._explained.add(index)
-        reason = opaque if by_mode else "singular values alone, whose bits a dispatch mode changes"
-        logger.debug("layer %s is read by difference: %s", self._layers[index].name, reason)
+        with self._guard.harmless():
+            if self._owns(target) and not flags["update"]:
+                known = counts if bool(counts.any()) else None
+                facts = capture.facts[target.index]
+                self._measure(capture, target, slot.taps, wholes, facts, known)
+            slot.finish(parts["update"])
 
-    def _say_what_is_missing(self, capture: Capture, recorded: set[str]) -> None:
+    def _is_cut(self, capture: Capture, target: Target) -> bool:
+        """Whether the second moment is sharded like the parameter, and not whole on each rank."""
+        second = second_moment_of(capture.optimizer, target.parameter)
+        return second is not None and is_sharded(second)
+
+    def _outcomes(self, capture: Capture) -> list[Outcome | None]:
+        """What the samples of every target say that this rank has finished."""
+        promises = {
+            place: Promise(slot, facts.entry.lr, facts.decay, slot.by_tap and facts.decay != 0.0)
+            for place, slot in enumerate(capture.slots)
+            if slot.finished and (facts := capture.facts.get(slot.index)) is not None
+        }
+        found = dict(zip(promises, outcomes(list(promises.values())), strict=True))
+        return [found.get(place) for place in range(len(capture.targets))]
+
+    def _resolve(
+        self,
+        capture: Capture,
+        found: Sequence[Outcome | None],
+        wrong: Sequence[float],
+        counts: np.ndarray[Any, Any],
+        totals: np.ndarray[Any, Any],
+    ) -> None:
+        """Fill in what only the samples say, of targets that this rank records."""
+        for place, (target, outcome) in enumerate(zip(capture.targets, found, strict=True)):
+            facts = capture.facts.get(target.index)
+            if facts is None or outcome is None:
+                continue
+            if wrong[place]:
+                facts.status = "unverified"
+            if facts.source == "tap":
+                facts.decay = outcome.decay
+                facts.decay_form = "decoupled" if outcome.decay else "none"
+            sharded = is_sharded(target.parameter)
+            if facts.lost_update_fraction is None:
+                _fill(facts, list(totals[place] if sharded else counts[place]))
+
+    def _learn(self, capture: Capture, wrong: Sequence[float]) -> None:
+        if capture.reading is None:
+            return
+        with self._guard.harmless():
+            if capture.reading.saw_svd:
+                self._ways.saw_svd(capture.optimizer)
+            for target, slot, mismatch in zip(capture.targets, capture.slots, wrong, strict=True):
+                self._ways.learn(target, capture.optimizer, slot, mismatch=bool(mismatch))
+            self._ways.learn_taps(capture.optimizer, capture.slots)
+
+    def _say_what_is_missing(self, capture: Capture) -> None:
         """Once per optimizer: stages that were asked for and that it does not yield."""
         optimizer = capture.optimizer
+        recorded = {one.stage for one in capture.measured}
         if id(optimizer) in self._asked or not recorded:
             return
         self._asked.add(id(optimizer))
@@ -187,31 +381,31 @@ class Capturing:
                 WAYS_OUT[stage],
             )
 
-    def _submit(self, kept: Observed, polynomial: Polynomial) -> None:
-        self._worker.submit(lambda: self._records.spectra(kept, polynomial), held_bytes(kept))
-        self._costs.spectra_layers += 1
+    def _submit(self, capture: Capture) -> None:
+        """Hand matrices to the background thread."""
+        for kept in capture.pending:
+            group = capture.optimizer.param_groups[kept.layer.group]
+            self._worker.submit(self._job(kept, polynomial_of(group)), held_bytes(kept))
+            self._costs.spectra_layers += 1
+        capture.pending.clear()
 
-    def _polynomial(self, seen: Observed, capture: Capture) -> Polynomial:
-        return polynomial_of(capture.optimizer.param_groups[seen.layer.group])
+    def _job(self, kept: Observed, polynomial: Polynomial) -> partial[None]:
+        return partial(self._records.spectra, kept, polynomial)
 
-    def _record(self, seen: Observed, capture: Capture) -> None:
-        started = time.perf_counter()
-        self._records.norms(seen, self._polynomial(seen, capture))
-        self._costs.measuring += time.perf_counter() - started
-        if seen.index in capture.plan.updates:
-            started = time.perf_counter()
-            self._records.updates(seen)
-            self._costs.updates_seconds += time.perf_counter() - started
-            self._costs.updates_layers += 1
+
+def _fill(facts: Facts, counts: Sequence[float]) -> None:
+    lost, asked, stayed, decaying = counts
+    facts.lost_update_fraction = float(lost / asked) if asked else None
+    facts.lost_decay_fraction = float(stayed / decaying) if decaying else None
 
 
 def skipped(optimizer: Any) -> bool:
     """Whether a fused optimizer is about to do nothing, since GradScaler found an overflow."""
     found = getattr(optimizer, "found_inf", None)
-    return isinstance(found, torch.Tensor) and bool(found.any())
+    return isinstance(found, Tensor) and bool(found.any())
 
 
 def loss_scale(optimizer: Any) -> float:
     """What GradScaler left the gradients of a fused optimizer multiplied with, else 1."""
     scale = getattr(optimizer, "grad_scale", None)
-    return float(scale) if isinstance(scale, torch.Tensor) else 1.0
+    return float(scale) if isinstance(scale, Tensor) else 1.0

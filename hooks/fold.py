@@ -1,4 +1,4 @@
-"""The algebra of one step on one matrix: W_after = scale * W_before + shift (+ a difference).
+"""The algebra of one step on one matrix: W_after = scale * W_before + terms (+ a difference).
 
 An operation that is not understood does not spoil the step: the weights are cloned just before
 it, and from there on the step is read from the difference.
@@ -6,7 +6,7 @@ it, and from there on the step is read from the difference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from optgeom.geometry.floor import units_in_last_place
 from optgeom.hooks.layers import as_float
 from optgeom.hooks.operations import Effect
+from optgeom.hooks.samples import pick
+from optgeom.hooks.terms import Term
 
 SMALL_ULP = 16.0
 """An ulp this many times below what a step moves holds back no more than a few percent of it."""
@@ -25,19 +27,30 @@ Origin = Literal["in_gradient", "in_direction"]
 
 @dataclass(slots=True)
 class Fold:
-    """What has happened to one local tensor since the step began."""
+    """What has happened to one local tensor since the step began.
+
+    Attributes:
+        scale: what the weights were multiplied with in all.
+        terms: what was added, each already multiplied with the scales that came after it.
+        base: the weights just before the first operation that was not understood.
+        operations: how many wrote to the weights.
+        operand_dtype: the least precise one that was added.
+        opaque: the name of the operation that was not understood.
+        origin: how what was added was made from the weights, if it was.
+        counts: (4,) float64 per operation, of narrow weights only, see `Fold.held_back`.
+        reach: the sampled sizes of all terms together, where there are several: two that nearly
+            cancel leave rounding of their own size behind.
+    """
 
     scale: float = 1.0
-    shift: Tensor | None = None
+    terms: list[Term] = field(default_factory=list)
     base: Tensor | None = None
     operations: int = 0
     operand_dtype: torch.dtype | None = None
     opaque: str | None = None
     origin: Origin | None = None
-    added: Tensor | int = 0
-    added_lost: Tensor | int = 0
-    scaled: Tensor | int = 0
-    scaled_lost: Tensor | int = 0
+    counts: Tensor | None = None
+    reach: Tensor | None = None
 
     def apply(self, effect: Effect, target: Tensor, origin: Origin | None) -> None:
         """Fold an understood operation; called before it runs.
@@ -50,19 +63,17 @@ class Fold:
         self.operations += 1
         if self.base is not None:
             return
-        wide = as_float(target)
         if effect.scale != 1.0:
-            self.scaled, self.scaled_lost = _count(
-                target, target, wide * effect.scale, self.scaled, self.scaled_lost
-            )
+            if is_narrow(target):
+                self._count(2, target, target, as_float(target) * effect.scale)
             self.scale *= effect.scale
-            if self.shift is not None:
-                self.shift = self.shift * effect.scale
-        if effect.shift is not None:
-            self.added, self.added_lost = _count(
-                target, effect.shift, wide + effect.shift, self.added, self.added_lost
-            )
-            self.shift = effect.shift if self.shift is None else self.shift + effect.shift
+            for term in self.terms:
+                term.factor *= effect.scale
+        if effect.term is not None:
+            if is_narrow(target):
+                shift = effect.term.evaluate(target)
+                self._count(0, target, shift, as_float(target) + shift)
+            self.terms.append(effect.term)
             self.operand_dtype = _coarser(self.operand_dtype, effect.operands)
             self.origin = "in_direction" if effect.toward else (origin or self.origin)
 
@@ -73,17 +84,10 @@ class Fold:
             self.base = target.detach().clone()
             self.opaque = name
 
-    def moved(self, after: Tensor) -> Tensor | None:
-        """What was added besides the scaling: W_after - scale * W_before; None: nothing was."""
-        if self.base is None:
-            return self.shift
-        difference = as_float(after) - as_float(self.base)
-        return difference if self.shift is None else difference + self.shift
-
     @property
     def is_snapshot(self) -> bool:
         """Whether the weights were kept before anything had happened to them."""
-        return self.base is not None and self.scale == 1.0 and self.shift is None
+        return self.base is not None and self.scale == 1.0 and not self.terms
 
     @property
     def decay(self) -> float:
@@ -107,50 +111,91 @@ class Fold:
             lr: the divisor.
 
         Returns:
-            float32 (float64 for float64 weights); None where nothing was added.
+            A new tensor, float32 (float64 for float64 weights); None where nothing was added.
         """
-        shift = self.moved(after)
+        if self.base is None and (self.scale == 1.0 or self.decay != 0.0):
+            return self._sum(after, -1.0 / lr)
+        shift = self._sum(after, 1.0)
+        if self.base is not None:
+            moved = as_float(after) - as_float(self.base)
+            shift = moved if shift is None else moved.add_(shift)
         if self.scale != 1.0 and self.decay == 0.0:
             # the scaling was no decoupled decay, so it belongs to the update
             rest = as_float(after) if shift is None else as_float(after) - shift
             scaling = rest * (1.0 - 1.0 / self.scale) if self.scale else -rest
-            shift = scaling if shift is None else shift + scaling
-        return None if shift is None else shift / -lr
+            shift = scaling if shift is None else shift.add_(scaling)
+        return None if shift is None else shift.div_(-lr)
 
-    def before(self, after: Tensor) -> Tensor:
-        """The weights before the step, rebuilt to rounding without having kept them."""
-        shift = self.moved(after)
-        rest = as_float(after) if shift is None else as_float(after) - shift
-        return rest / self.scale if self.scale else rest
+    def _sum(self, like: Tensor, times: float) -> Tensor | None:
+        total: Tensor | None = None
+        for term in self.terms:
+            value = term.evaluate(like, times)
+            if len(self.terms) > 1:
+                size = pick(value).abs() / abs(times)
+                self.reach = size if self.reach is None else self.reach + size
+            total = value if total is None else total.add_(value)
+        return total
 
-    def counts(self, after: Tensor, gradient: Tensor | None) -> Tensor:
-        """Entries that should have moved, and those of them that rounding held back.
+    def _count(self, place: int, target: Tensor, term: Tensor, moved: Tensor) -> None:
+        """Add an operation's entries to those asked to move, and to those that rounding held."""
+        moving = torch.count_nonzero(term)
+        # entries that nothing is added to stay too, and were not asked to move
+        stayed = torch.count_nonzero(moved.to(target.dtype) == target) - (term.numel() - moving)
+        if self.counts is None:
+            self.counts = torch.zeros(4, dtype=torch.float64, device=target.device)
+        self.counts[place] += stayed.clamp_min(0)
+        self.counts[place + 1] += moving
+
+    def held_back(self, after: Tensor, gradient: Tensor | None) -> Tensor | None:
+        """Entries that rounding held back, of those that should have moved.
 
         Args:
             after: the weights after the step.
             gradient: before it, the same shape.
 
         Returns:
-            (4,) float64: lost and all entries of the update, lost and all of the decay.
+            (4,) float64: lost and all entries of the update, lost and all of the decay; None
+            where nothing counted them, since the weights are wide.
         """
-        added, added_lost = self.added, self.added_lost
-        if self.base is not None and self.shift is None:
-            added, added_lost = _held_back(self.base, after, gradient)
-        counts = (added_lost, added, self.scaled_lost, self.scaled)
-        return torch.stack([torch.as_tensor(c, device=after.device).double() for c in counts])
+        if self.base is None or self.terms:
+            return self.counts
+        asked, lost = _not_moved(self.base, after, gradient)
+        counts = torch.zeros(4, dtype=torch.float64, device=after.device)
+        if self.counts is not None:
+            counts += self.counts
+        counts[0], counts[1] = lost, asked
+        return counts
 
 
-def _count(
-    target: Tensor, term: Tensor, moved: Tensor, asked: Tensor | int, lost: Tensor | int
-) -> tuple[Tensor, Tensor]:
-    """Add an operation's entries to those asked to move, and to those that rounding held back."""
-    moving = torch.count_nonzero(term)
-    # entries that nothing is added to stay too, and were not asked to move
-    stayed = torch.count_nonzero(moved.to(target.dtype) == target) - (term.numel() - moving)
-    return asked + moving, lost + stayed.clamp_min(0)
+def is_narrow(weights: Tensor) -> bool:
+    """Whether weights have so few digits that many an update is lost in them: 16 bits or fewer."""
+    return weights.dtype.itemsize < 4
 
 
-def _held_back(before: Tensor, after: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+def narrow_counts(before: Tensor, update: Tensor, *, lr: float, decay: float) -> Tensor | None:
+    """What rounding holds back of a step that is known before it is made.
+
+    Args:
+        before: the weights before the step.
+        update: the same shape, in the precision of the fold.
+        lr: the divisor.
+        decay: what the weights are scaled down by first.
+
+    Returns:
+        (4,) float64 as of `Fold.held_back`; None for weights that are not narrow.
+    """
+    if not is_narrow(before):
+        return None
+    fold = Fold()
+    decayed = before
+    if decay:
+        fold.apply(Effect(1.0 - decay, None), before, None)
+        decayed = (as_float(before) * (1.0 - decay)).to(before.dtype)
+    fold.apply(Effect(1.0, Term("sum", (update,), -lr)), decayed, None)
+    return fold.counts
+
+
+def _not_moved(before: Tensor, after: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
     """How many entries should have moved, and how many rounding held back, from a difference.
 
     A difference does not know what was added. An entry with a gradient that stayed counts as
@@ -170,25 +215,3 @@ def _coarser(known: torch.dtype | None, operands: tuple[object, ...]) -> torch.d
     dtypes = [o.dtype for o in operands if isinstance(o, Tensor) and o.is_floating_point()]
     dtypes += [] if known is None else [known]
     return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=None)
-
-
-def predicts(fold: Fold, before: Tensor, after: Tensor, shift: Tensor | None) -> bool:
-    """Whether the folded operations explain sampled weights to 2 ulp per operation.
-
-    Args:
-        fold: the folded step.
-        before: sampled weights before it, (k,), the weights' dtype.
-        after: the same entries after it.
-        shift: the same entries of `fold.moved`, None for nothing.
-    """
-    expected = as_float(before) * fold.scale
-    if shift is not None:
-        expected = expected + shift
-    # a non-finite step is the optimizer's business, not a disagreement of ours
-    known = torch.isfinite(expected) & torch.isfinite(as_float(after))
-    size = torch.maximum(as_float(before).abs(), as_float(after).abs())
-    if shift is not None:
-        size = torch.maximum(size, shift.abs())
-    info = torch.finfo(after.dtype)
-    bound = 2.0 * max(fold.operations, 1) * (info.eps * size + info.smallest_normal)
-    return bool((((expected - as_float(after)).abs() <= bound) | ~known).all())

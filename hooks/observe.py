@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +10,27 @@ import torch
 from torch import Tensor
 
 from optgeom.geometry.floor import difference_floor
-from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer, as_float
-from optgeom.hooks.sharding import Ranks, local
+from optgeom.hooks.sharding import local
 from optgeom.hooks.slot import Slot
-from optgeom.hooks.state import momentum_of, second_moment_steps_of
+from optgeom.hooks.state import momentum_of, second_moment_of, second_moment_steps_of
 
-STAGES = ("gradient", "momentum", "ns_input", "orthogonalized", "update", "weight")
+STAGES = (
+    "gradient",
+    "momentum",
+    "second_moment",
+    "ns_input",
+    "orthogonalized",
+    "update",
+    "weight",
+)
 """The stages that can be asked for, in the order of a step."""
 
-TAPPED = ("ns_input", "orthogonalized", "momentum")
+TAPPED = ("ns_input", "orthogonalized", "momentum", "update")
 """The stages that an optimizer may hand over; the others are read without its help."""
 
-_PARTS = ("update", "weight", "gradient", "momentum")
+PARTS = ("update", "after", "weight", "gradient", "momentum", "second_moment")
+"""What a rank holds its part of, and what is gathered where a parameter is sharded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,125 +64,192 @@ def _number(setting: Any) -> float | None:
     return None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Observed:
-    """One layer at one captured step, whole: what the records are made from."""
+@dataclass(slots=True, eq=False)
+class Facts:
+    """What a row says beside its metrics; one for all pieces of a parameter at a step.
 
-    layer: Layer
-    index: int
+    The samples have the last word on `status`, `decay`, `decay_form` and the lost fractions: these
+    four are filled in once they have been compared.
+    """
+
     step: int
-    stages: Mapping[str, Tensor]
-    weight: Tensor
-    gradient: Tensor | None
     entry: Entry
     status: str
     source: str
     decay: float
     decay_form: str
-    lost_update_fraction: float | None
-    lost_decay_fraction: float | None
     operand_dtype: torch.dtype | None
-    noise_floor: float
     second_moment_steps: int | None
     tapped: frozenset[str]
+    lost_update_fraction: float | None = None
+    lost_decay_fraction: float | None = None
 
 
-def observe(
-    slot: Slot,
-    layer: Layer,
-    index: int,
-    *,
-    step: int,
-    optimizer: Any,
-    entry: Entry,
-    stages: tuple[str, ...],
-    verified: bool,
-    ranks: Ranks,
-    guard: Guard,
-) -> Observed | None:
-    """Put one layer's matrices together; collective where the layer is sharded.
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """One layer at one captured step, whole: what the records are made from.
 
-    A rank whose part fails goes on to take part, with zeros, so that the others need not wait.
-
-    Args:
-        slot: what was read of it on this rank.
+    Attributes:
         layer: which it is.
         index: its place in the recorder's order.
-        step: the recorder's step.
-        optimizer: that made the step.
-        entry: its group's settings at step entry.
-        stages: that are recorded.
-        verified: whether every rank's samples agree with the reading.
-        ranks: who takes part.
-        guard: is told of this rank's failure.
-
-    Returns:
-        The matrices, rows = neurons, float32 or float64; None on ranks that do not own the layer,
-        and where a rank failed.
-
-    Raises:
-        RuntimeError: a collective failed; the ranks are no longer connected.
+        facts: of its parameter.
+        stages: the matrices that are recorded, rows = neurons, float32 or float64.
+        after: the weights after the step, live; None once detached from the step.
+        weight: the weights before it, where they were kept or are still there.
+        gradient: the gradient, live unless the step overwrote it.
+        noise_floor: of a difference, in units of the update.
     """
-    after = local(layer.parameter.detach())
-    parts: Mapping[str, Tensor] = {}
-    counts = torch.zeros(4, dtype=torch.float64, device=after.device)
-    with guard.harmless():
-        parts = _local_parts(slot, after, entry, momentum_of(optimizer, layer.parameter), stages)
-        counts = slot.fold.counts(after, slot.gradient)
-    here = torch.tensor([float(name in parts) for name in _PARTS], device=counts.device)
-    totals = ranks.total(torch.cat([counts, here.double()]), layer.parameter).tolist()
-    (update_lost, update_all, decay_lost, decay_all), present = totals[:4], totals[4:]
-    whole: dict[str, Tensor] = {}
-    for name, count in zip(_PARTS, present, strict=True):
-        if count:
-            part = parts[name] if name in parts else torch.zeros_like(as_float(after))
-            whole[name] = ranks.gather(index, part, layer.parameter)
-    if ranks.owner(index) != ranks.rank or present[0] < ranks.holders(layer.parameter):
-        return None
-    whole.update(slot.taps)  # an optimizer hands over whole matrices
-    matrices = {name: layer.matrix(tensor) for name, tensor in whole.items()}
-    floor = 0.0
-    if slot.source == "difference":
-        floor = difference_floor(matrices["weight"].to(after.dtype), entry.lr, layer.shape)
-    return Observed(
-        layer=layer,
-        index=index,
+
+    layer: Layer
+    index: int
+    facts: Facts
+    stages: Mapping[str, Tensor]
+    after: Tensor | None
+    weight: Tensor | None
+    gradient: Tensor | None
+    noise_floor: float
+
+
+def present(slot: Slot, optimizer: Any, stages: Sequence[str]) -> list[str]:
+    """Which of `PARTS` this rank has something of, without computing any.
+
+    Args:
+        slot: after the step.
+        optimizer: that made it.
+        stages: that are recorded.
+    """
+    found = ["update", "after"]
+    if slot.handed is not None or slot.kept is not None:
+        found.append("weight")
+    if slot.gradient is not None:
+        found.append("gradient")
+    if "momentum" in stages and momentum_of(optimizer, slot.parameter) is not None:
+        found.append("momentum")
+    if "second_moment" in stages and second_moment_of(optimizer, slot.parameter) is not None:
+        found.append("second_moment")
+    return found
+
+
+def local_parts(
+    slot: Slot, entry: Entry, optimizer: Any, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """This rank's part of each matrix, in the precision of the fold; finishes the slot.
+
+    Args:
+        slot: after the step, or while its update is handed over.
+        entry: its group's settings at step entry.
+        optimizer: that made the step.
+        names: as `present` gave them.
+    """
+    after = local(slot.parameter.detach())
+    parts: dict[str, Tensor] = {"after": after}
+    if "weight" in names:
+        # an update is handed over before it is applied
+        parts["weight"] = after if slot.kept is None else slot.kept
+    if "gradient" in names and slot.gradient is not None:
+        gradient = as_float(slot.gradient)
+        parts["gradient"] = gradient / entry.loss_scale if entry.loss_scale != 1.0 else gradient
+    if "momentum" in names and (momentum := momentum_of(optimizer, slot.parameter)) is not None:
+        parts["momentum"] = as_float(local(momentum))
+    if "second_moment" in names:
+        second = second_moment_of(optimizer, slot.parameter)
+        if second is not None:
+            parts["second_moment"] = as_float(local(second))
+    update = _update(slot, after, entry)
+    parts["update"] = torch.zeros_like(as_float(after)) if update is None else update
+    return parts
+
+
+def _update(slot: Slot, after: Tensor, entry: Entry) -> Tensor | None:
+    if slot.handed is not None:
+        return slot.handed
+    if slot.formula is not None:
+        return slot.formula.update(slot.gradient)
+    return slot.fold.update(after, entry.lr)
+
+
+def facts_of(slot: Slot, entry: Entry, optimizer: Any, step: int, decay: float) -> Facts:
+    """What is known of a slot before its samples are compared.
+
+    Args:
+        slot: after the step, or while its update is handed over.
+        entry: its group's settings at step entry.
+        optimizer: that made the step.
+        step: the recorder's.
+        decay: what was observed, or for an update that is handed over what is expected.
+    """
+    return Facts(
         step=step,
-        stages={name: matrices[name] for name in stages if name in matrices},
-        weight=matrices["weight"],
-        gradient=matrices.get("gradient"),
         entry=entry,
-        status=entry.status if verified else "unverified",
+        status=entry.status,
         source=slot.source,
-        decay=slot.fold.decay,
-        decay_form=slot.fold.decay_form,
-        lost_update_fraction=update_lost / update_all if update_all else None,
-        lost_decay_fraction=decay_lost / decay_all if decay_all else None,
+        decay=decay,
+        decay_form=slot.decay_form,
         operand_dtype=slot.fold.operand_dtype,
-        noise_floor=floor,
-        second_moment_steps=second_moment_steps_of(optimizer, layer.parameter),
-        tapped=frozenset(slot.taps),
+        second_moment_steps=second_moment_steps_of(optimizer, slot.parameter),
+        tapped=frozenset(slot.taps) | ({"update"} if slot.by_tap else frozenset()),
     )
 
 
-def _local_parts(
-    slot: Slot, after: Tensor, entry: Entry, momentum: Tensor | None, stages: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """This rank's part of each matrix, in the precision of the fold."""
-    update = slot.fold.update(after, entry.lr)
-    parts = {
-        "update": torch.zeros_like(as_float(after)) if update is None else update,
-        "weight": slot.before(after),
-    }
-    if slot.gradient is not None:
-        gradient = as_float(slot.gradient)
-        parts["gradient"] = gradient / entry.loss_scale if entry.loss_scale != 1.0 else gradient
-    if momentum is not None and "momentum" in stages:
-        parts["momentum"] = as_float(local(momentum))
-    return parts
+def expected_decay(slot: Slot, entry: Entry) -> float:
+    """What a slot's weights were scaled down by, as far as is known without the samples."""
+    if slot.by_tap:
+        return 0.0 if entry.weight_decay is None else entry.lr * entry.weight_decay
+    return slot.fold.decay if slot.formula is None else slot.formula.decay
+
+
+def pieces(
+    wholes: Mapping[str, Tensor],
+    taps: Mapping[str, Tensor],
+    layers: Sequence[tuple[int, Layer]],
+    facts: Facts,
+    stages: Sequence[str],
+) -> list[Observed]:
+    """Cut a parameter's whole matrices into its layers'.
+
+    Args:
+        wholes: by name of part, of the parameter's global shape; the second moment may be a vector.
+        taps: what the optimizer handed over, whole.
+        layers: that are captured, with their places.
+        facts: of the parameter.
+        stages: that are recorded.
+    """
+    found = []
+    for index, layer in layers:
+        matrices = {
+            name: layer.matrix(whole)
+            for name, whole in {**wholes, **taps}.items()
+            if name != "second_moment"
+        }
+        second = wholes.get("second_moment")
+        if second is not None and (moments := _per_neuron(second, layer)) is not None:
+            matrices["second_moment"] = moments
+        floor = 0.0
+        if facts.source == "difference":
+            floor = difference_floor(matrices["after"], facts.entry.lr, layer.shape)
+        found.append(
+            Observed(
+                layer=layer,
+                index=index,
+                facts=facts,
+                stages={name: matrices[name] for name in stages if name in matrices},
+                after=matrices["after"],
+                weight=matrices.get("weight"),
+                gradient=matrices.get("gradient"),
+                noise_floor=floor,
+            )
+        )
+    return found
+
+
+def _per_neuron(second: Tensor, layer: Layer) -> Tensor | None:
+    """A second moment as a matrix of one row per neuron; None where it cannot be cut."""
+    if second.shape == layer.parameter.shape:
+        return layer.matrix(second)
+    whole = layer.split is None and second.numel() in layer.parameter.shape
+    return second.reshape(-1, 1) if whole else None
 
 
 def held_bytes(observed: Observed) -> int:
     """How much memory a layer's matrices keep alive while they wait to be measured."""
-    count = math.prod(observed.layer.shape) * observed.weight.element_size()
-    return count * (len(observed.stages) + 1)
+    return sum(matrix.nbytes for matrix in observed.stages.values())

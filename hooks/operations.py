@@ -1,7 +1,6 @@
-"""What an in-place operation does to its target: `target <- scale * target + shift`.
+"""What an in-place operation does to its target: `target <- scale * target + term`.
 
-Pure functions of the operands, called before the operation runs. The operands are live state of
-the optimizer, so they are widened to float32 before any arithmetic and never kept.
+Pure functions of the operands, called before the operation runs.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch._ops import OpOverload
+
+from optgeom.hooks.terms import Term, precision
 
 Same = Callable[[Any], bool]
 """Whether an operand is the target itself."""
@@ -25,9 +25,9 @@ class Effect:
     """One understood operation on one target."""
 
     scale: float
-    shift: Tensor | None
+    term: Term | None
     operands: tuple[Any, ...] = ()
-    toward: bool = False  # the shift is made from the target itself (lerp_)
+    toward: bool = False  # the term is made from the target itself (lerp_)
 
 
 def arguments(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,26 +69,18 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _wide(value: Any, target: Tensor) -> Tensor:
-    """An addend as a tensor of the target's shape in the precision of the fold."""
-    dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
-    if not isinstance(value, Tensor):
-        return torch.full(target.shape, float(value), dtype=dtype, device=target.device)
-    return value.detach().to(device=target.device, dtype=dtype).expand(target.shape)
-
-
 def _first(values: Mapping[str, Any], *names: str) -> Any:
     return next((values[name] for name in names if name in values), None)
 
 
-def _add(values: Mapping[str, Any], target: Tensor, same: Same, sign: float) -> Effect | None:
+def _add(values: Mapping[str, Any], same: Same, sign: float) -> Effect | None:
     other = _first(values, "other", "scalar", "scalars")
     alpha = _number(values.get("alpha", 1.0))
     if alpha is None:
         return None
     if same(other):
         return Effect(1.0 + sign * alpha, None)
-    return Effect(1.0, _wide(other, target) * (sign * alpha), (other,))
+    return Effect(1.0, Term("sum", (other,), sign * alpha), (other,))
 
 
 def _scale(values: Mapping[str, Any], same: Same, divide: bool) -> Effect | None:
@@ -99,14 +91,13 @@ def _scale(values: Mapping[str, Any], same: Same, divide: bool) -> Effect | None
     return Effect(1.0 / number if divide else number, None)
 
 
-def _addc(values: Mapping[str, Any], target: Tensor, same: Same, divide: bool) -> Effect | None:
+def _addc(values: Mapping[str, Any], same: Same, divide: bool) -> Effect | None:
     first, second = values["tensor1"], values["tensor2"]
     factor = _number(_first(values, "value", "scalar", "scalars") if len(values) > 3 else 1.0)
     if factor is None or same(first) or same(second):
         return None
-    left, right = _wide(first, target), _wide(second, target)
-    shift = (left / right if divide else left * right) * factor
-    return Effect(1.0, shift, (first, second))
+    term = Term("quotient" if divide else "product", (first, second), factor)
+    return Effect(1.0, term, (first, second))
 
 
 def _lerp(values: Mapping[str, Any], target: Tensor, same: Same) -> Effect | None:
@@ -114,18 +105,20 @@ def _lerp(values: Mapping[str, Any], target: Tensor, same: Same) -> Effect | Non
     weight = _number(_first(values, "weight", "weights", "scalars"))
     if weight is None or same(end):
         return None
-    # a pull toward `end` is no decay: written as what it adds, not as a scale of the weights
-    shift = (_wide(end, target) - _wide(target, target)) * weight
-    return Effect(1.0, shift, (end,), toward=True)
+    # a pull toward `end` is no decay: written as what it adds, not as a scale of the weights; and
+    # computed at once, since the weights that it is made from are about to change
+    wide = precision(target)
+    shift = end.detach().to(wide) - target.detach().to(wide)
+    return Effect(1.0, Term("sum", (shift,), weight), (end,), toward=True)
 
 
 _RULES: Mapping[str, Callable[[Mapping[str, Any], Tensor, Same], Effect | None]] = {
-    "add": lambda v, t, s: _add(v, t, s, 1.0),
-    "sub": lambda v, t, s: _add(v, t, s, -1.0),
+    "add": lambda v, t, s: _add(v, s, 1.0),
+    "sub": lambda v, t, s: _add(v, s, -1.0),
     "mul": lambda v, t, s: _scale(v, s, divide=False),
     "div": lambda v, t, s: _scale(v, s, divide=True),
-    "addcdiv": lambda v, t, s: _addc(v, t, s, divide=True),
-    "addcmul": lambda v, t, s: _addc(v, t, s, divide=False),
+    "addcdiv": lambda v, t, s: _addc(v, s, divide=True),
+    "addcmul": lambda v, t, s: _addc(v, s, divide=False),
     "lerp": _lerp,
 }
 
@@ -166,8 +159,7 @@ def effect_of(
         same: whether an operand is the target itself.
 
     Returns:
-        scale and shift (target's shape; float32, float64 for float64 targets), both exact to the
-        rounding of that precision.
+        scale and term, which holds the operation's own operands.
     """
     rule = _RULES.get(base_name(func))
     if rule is None or not values:

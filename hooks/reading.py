@@ -1,15 +1,18 @@
 """One captured step of one optimizer, read while it runs.
 
 A reading is told of every operation that writes, before it runs. It folds those on watched
-weights, and keeps gradients that are about to be overwritten.
+weights, and keeps gradients that are about to be overwritten. What the operations add is kept as
+their operands; a parameter that the optimizer is done with is finished early, so that what is
+held does not grow with the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torch._ops import OpOverload
 
 from optgeom.hooks.address import Address, Span, address_of, same_layout, span_of, unwrap
@@ -19,6 +22,7 @@ from optgeom.hooks.origins import Origins
 from optgeom.hooks.sharding import local
 from optgeom.hooks.slot import Slot
 from optgeom.hooks.spectral import SVD
+from optgeom.hooks.terms import Term
 
 SHAPE_ONLY = frozenset(
     f"aten::{prefix}{fill}{suffix}"
@@ -32,30 +36,32 @@ OVERWRITING = frozenset(
 )
 """In-place operations after which nothing is left of what the target held."""
 
+IN_FLIGHT = 64 << 20
+"""Bytes of operands that are held before parameters are finished early, known to be done or not."""
+
+Finish = Callable[[Slot], None]
+
 
 class Reading:
     """The slots of one optimizer's captured step."""
 
     def __init__(
         self,
-        parameters: Sequence[nn.Parameter],
+        slots: Sequence[Slot],
         *,
-        by_difference: Sequence[bool],
         taps: Sequence[Iterable[str]] = (),
-        keep: bool = False,
+        finish: Finish | None = None,
     ) -> None:
         """Note where the weights and gradients are, before the step.
 
         Args:
-            parameters: whose updates are read.
-            by_difference: for each, whether its writes are known to show no operation.
+            slots: one per parameter whose update is read.
             taps: for each, the stages that are kept if the optimizer hands them over.
-            keep: whether the weights before the step are recorded.
+            finish: measures a slot that the optimizer is done with; None: all are finished after
+                the step.
         """
-        self.slots = [
-            Slot.of(parameter, by_difference=difference, keep=keep)
-            for parameter, difference in zip(parameters, by_difference, strict=True)
-        ]
+        self.slots = list(slots)
+        self._finish = finish
         self._taps = {
             id(slot.parameter): (slot, frozenset(stages))
             for slot, stages in zip(self.slots, taps, strict=False)
@@ -73,6 +79,10 @@ class Reading:
         self.saw_svd = False
         self._origins = Origins(self.slots, self._find)
         self._gradients: list[tuple[Span, Slot]] = []
+        self._held: dict[int, list[tuple[Span, Term, Slot]]] = {}
+        self._held_bytes: dict[int, int] = {}  # by slot
+        self._open: dict[int, Slot] = {}  # written to and not finished, oldest first
+        self._last: Slot | None = None
         self.note_gradients()
 
     def note_gradients(self) -> None:
@@ -80,16 +90,26 @@ class Reading:
         self._gradients = []
         for slot in self.slots:
             slot.note_gradient()
+            if slot.formula is not None:
+                slot.formula.prepare(slot.gradient)
             plain = None if slot.gradient is None else unwrap(slot.gradient)
             if plain is not None and plain.numel():
                 self._gradients.append((span_of(plain), slot))
         self._storages.update(span.storage for span, _ in self._gradients)
 
     def tap(self, parameter: Tensor, stage: str, tensor: Tensor) -> None:
-        """Keep a copy of what an optimizer hands over, if this parameter's stage is recorded."""
+        """Take what an optimizer hands over, if this parameter's stage is recorded.
+
+        An update is measured at once; of other stages a copy is kept.
+        """
         slot, stages = self._taps.get(id(parameter), (None, frozenset()))
-        if slot is not None and stage in stages:
+        if slot is None or stage not in stages or slot.finished:
+            return
+        if stage != "update":
             slot.taps[stage] = as_float(local(tensor)).clone()
+        elif self._finish is not None and slot.fold.operations == 0:
+            slot.handed, slot.by_tap, slot.formula = as_float(local(tensor)), True, None
+            self._finish(slot)
 
     def before(self, func: OpOverload, names: tuple[str, ...], args: Any, kwargs: Any) -> None:
         """Called before an operation that writes.
@@ -110,7 +130,7 @@ class Reading:
                 for index, target in enumerate(written):
                     if isinstance(target, Tensor):
                         entry = at(values, index, len(written)) if foreach else {}
-                        self._write(func, entry, target)
+                        self._write(func, entry, target, alone=False)
 
     def after(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         """Called after an operation that writes nothing: what it made may stem from the weights."""
@@ -118,10 +138,10 @@ class Reading:
         if name in SHAPE_ONLY:
             return
         self.saw_svd = self.saw_svd or name == SVD
-        values = arguments(func, args, kwargs)
         if isinstance(result, Tensor):
-            self._origins.spread(_tensors(values.values()), result)
+            self._origins.spread(_tensors((*args, *kwargs.values())), result)
         elif isinstance(result, (list, tuple)):
+            values = arguments(func, args, kwargs)
             foreach = is_foreach(func)
             for index, made in enumerate(result):
                 if isinstance(made, Tensor):
@@ -135,21 +155,45 @@ class Reading:
                 return slot
         return None
 
-    def _write(self, func: OpOverload, values: Mapping[str, Any], written: Tensor) -> None:
+    def _write(
+        self, func: OpOverload, values: Mapping[str, Any], written: Tensor, alone: bool = True
+    ) -> None:
         target = unwrap(written)
         if target is None or target.untyped_storage().data_ptr() not in self._storages:
             self._elsewhere(func, values, written)
             return
         slot = self._find(target)
         if slot is not None:
-            self._fold(func, values, written, target, slot)
+            self._touch(slot, alone)
+            if not slot.finished:
+                self._fold(func, values, written, target, slot)
             return
         span = span_of(target)
         for other, slot in self._spans:
             if span.overlaps(other):
-                slot.fold.interrupt(func._schema.name + " through a view", slot.weights)
+                self._touch(slot, alone)
+                if not slot.finished:
+                    slot.fold.interrupt(func._schema.name + " through a view", slot.weights)
+                    self._count_held(slot, slot.weights.nbytes)
         self._rescue(span)
         self._elsewhere(func, values, written)
+
+    def _touch(self, slot: Slot, alone: bool) -> None:
+        """A slot's weights are written to next: others may be done, or this one was not."""
+        if slot.finished:
+            slot.rewritten = slot.rewritten or not slot.by_tap
+            return
+        if slot is self._last:
+            return
+        slot.returned = slot.returned or id(slot) in self._open
+        self._last = slot
+        if alone and self._finish is not None:
+            full = sum(self._held_bytes.values()) > IN_FLIGHT
+            for done in [s for s in self._open.values() if s is not slot and (full or s.early)]:
+                if done.fold.terms or done.fold.base is not None:
+                    self._finish(done)
+                    self._let_go(done)
+        self._open[id(slot)] = slot
 
     def _fold(
         self,
@@ -162,24 +206,66 @@ class Reading:
         effect = None
         projected = self._origins.is_measure_of(scale_operand(func, values), slot)
         if not projected and all(_readable(written, value) for value in values.values()):
-            operands = {k: unwrap(v) if isinstance(v, Tensor) else v for k, v in values.items()}
+            operands = {k: _plain(v) if isinstance(v, Tensor) else v for k, v in values.items()}
             effect = effect_of(func, operands, target, lambda other: self._is(other, slot))
         if effect is None:
             slot.fold.interrupt(func._schema.name, target)
+            self._count_held(slot, target.nbytes)
             return
         others = [v for name, v in values.items() if name not in ("self", "out")]
         slot.fold.apply(effect, target, self._origins.of(_tensors(others), slot))
+        if effect.term is not None:
+            self._hold(effect.term, slot)
 
     def _is(self, other: Any, slot: Slot) -> bool:
         plain = unwrap(other)
         return plain is not None and self._find(plain) is slot
 
+    def _hold(self, term: Term, slot: Slot) -> None:
+        """Remember whose memory a term is made of, lest it changes before it is wanted."""
+        for operand in term.tensors:
+            plain = unwrap(operand)
+            span = None if plain is None else span_of(plain)
+            if plain is None or span is None or self._is_watched(span):
+                term.fix(slot.weights)
+                self._count_held(slot, slot.weights.nbytes)
+                return
+            self._held.setdefault(span.storage, []).append((span, term, slot))
+            self._storages.add(span.storage)
+            self._count_held(slot, plain.nbytes)
+
+    def _is_watched(self, span: Span) -> bool:
+        """Whether memory holds watched weights, which this step writes to."""
+        return any(span.overlaps(other) for other, _ in self._spans)
+
+    def _count_held(self, slot: Slot, count: int) -> None:
+        self._held_bytes[id(slot)] = self._held_bytes.get(id(slot), 0) + count
+
+    def _let_go(self, slot: Slot) -> None:
+        self._open.pop(id(slot), None)
+        self._held_bytes.pop(id(slot), None)
+        for storage in [
+            storage
+            for storage, entries in self._held.items()
+            if any(entry[2] is slot for entry in entries)
+        ]:
+            kept = [entry for entry in self._held[storage] if entry[2] is not slot]
+            if kept:
+                self._held[storage] = kept
+            else:
+                del self._held[storage]
+
     def _rescue(self, span: Span) -> None:
-        """Copy gradients that the next operation overwrites."""
+        """Copy what the next operation overwrites: gradients, and operands that are still held."""
         for entry in [entry for entry in self._gradients if span.overlaps(entry[0])]:
             slot = entry[1]
             slot.gradient = None if slot.gradient is None else slot.gradient.clone()
+            slot.gradient_lost = True
             self._gradients.remove(entry)
+        held = self._held.get(span.storage, [])
+        for _, term, slot in [entry for entry in held if span.overlaps(entry[0])]:
+            term.fix(slot.weights)
+        held[:] = [entry for entry in held if not span.overlaps(entry[0])]
 
     def _elsewhere(self, func: OpOverload, values: Mapping[str, Any], written: Tensor) -> None:
         """Something else than weights is written to: it may come to stem from them."""
@@ -189,11 +275,17 @@ class Reading:
         self._origins.spread(_tensors(values.values()), written)
 
 
+def _plain(operand: Tensor) -> Tensor | None:
+    return operand if operand.layout == torch.sparse_coo else unwrap(operand)
+
+
 def _readable(written: Tensor, value: object) -> bool:
     """Whether an operand's entries are at hand, and are those that belong to the target's."""
-    return not isinstance(value, Tensor) or (
-        unwrap(value) is not None and same_layout(written, value)
-    )
+    if not isinstance(value, Tensor):
+        return True
+    if type(value) is Tensor and value.layout == torch.sparse_coo:
+        return True
+    return unwrap(value) is not None and same_layout(written, value)
 
 
 def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from optgeom.geometry.context import Context
-from optgeom.geometry.measure import measure_norms, measure_spectrum
-from optgeom.hooks.observe import Observed
+from optgeom.geometry.finish import finish_norms
+from optgeom.geometry.measure import measure_spectrum
+from optgeom.geometry.partial import Partial, norms_pass
+from optgeom.hooks.layers import Layer
+from optgeom.hooks.observe import Facts, Observed
 from optgeom.optim.newton_schulz import COEFFICIENT_SETS
 from optgeom.traces.schema import Cell
 from optgeom.traces.writer import TraceWriter
@@ -19,8 +22,11 @@ from optgeom.traces.writer import TraceWriter
 Polynomial = Sequence[Sequence[float]] | None
 """Rows of an orthogonalization's odd polynomials, in order; None where none is known."""
 
-LIVE = ("gradient", "momentum")
+LIVE = ("gradient", "momentum", "second_moment", "weight")
 """Stages that may be the optimizer's or the loop's own tensors."""
+
+SCRATCH = 1 << 20
+"""Entries of the buffer that the norms are taken with, kept between matrices."""
 
 
 @dataclass(slots=True)
@@ -31,6 +37,17 @@ class Previous:
     sketch: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """One stage of one layer, read; its row is written when the step is verified."""
+
+    layer: Layer
+    index: int
+    stage: str
+    facts: Facts
+    partial: Partial
+
+
 @dataclass(slots=True)
 class Records:
     """Writes what was observed; keeps one sketch per layer between captures."""
@@ -38,12 +55,12 @@ class Records:
     writer: TraceWriter
     optimizers: Sequence[str]
     previous: dict[int, Previous] = field(default_factory=dict)
+    scratch: dict[torch.device, Tensor] = field(default_factory=dict)
 
-    def cell(self, seen: Observed, stage: str) -> Cell:
+    def cell(self, layer: Layer, step: int, stage: str) -> Cell:
         """The key of one matrix."""
-        layer = seen.layer
         return Cell(
-            step=seen.step,
+            step=step,
             optimizer=self.optimizers[layer.optimizer],
             layer=layer.name,
             kind=layer.kind,
@@ -51,35 +68,56 @@ class Records:
             stage=stage,
         )
 
-    def norms(self, seen: Observed, polynomial: Polynomial) -> None:
-        """Measure and write the norms clock's rows of all stages of a layer."""
+    def measure(self, seen: Observed, polynomial: Polynomial) -> list[Measured]:
+        """Read all stages of a layer for the norms clock; the matrices may go then."""
+        found = []
         for stage, matrix in seen.stages.items():
             context = context_of(seen, stage, polynomial)
             if stage == "update" and (last := self.previous.get(seen.index)) is not None:
                 context = replace(
                     context,
                     previous_sketch=last.sketch,
-                    steps_since_previous=seen.step - last.step,
+                    steps_since_previous=seen.facts.step - last.step,
                 )
-            row = measure_norms(matrix, context)
-            cell = self.cell(seen, stage)
-            self.writer.metrics(cell, row.values | facts(seen, stage))
+            partial = norms_pass(matrix, context, scratch=self._scratch(matrix))
+            found.append(Measured(seen.layer, seen.index, stage, seen.facts, partial))
+        return found
+
+    def _scratch(self, matrix: Tensor) -> Tensor | None:
+        if matrix.numel() > SCRATCH:
+            return None
+        if matrix.device not in self.scratch:
+            self.scratch[matrix.device] = torch.empty(SCRATCH, device=matrix.device)
+        return self.scratch[matrix.device]
+
+    def norms(self, measured: Sequence[Measured]) -> None:
+        """Write the rows of matrices that were measured, their facts now complete."""
+        partials = [
+            replace(one.partial, status=one.facts.status) if one.stage == "update" else one.partial
+            for one in measured
+        ]
+        for one, row in zip(measured, finish_norms(partials), strict=True):
+            cell = self.cell(one.layer, one.facts.step, one.stage)
+            self.writer.metrics(cell, row.values | facts(one.facts, one.stage))
             self.writer.neurons(cell, row.neuron_norms)
-            if stage == "update" and row.sketch is not None:
-                self.previous[seen.index] = Previous(seen.step, row.sketch)
+            if one.stage == "update" and row.sketch is not None:
+                self.previous[one.index] = Previous(one.facts.step, row.sketch)
 
     def spectra(self, seen: Observed, polynomial: Polynomial) -> None:
         """Measure and write singular values; what one stage yields, a later one is given."""
         nuclear: float | None = None
         polar: Any = None
         for stage, matrix in seen.stages.items():
+            if stage == "second_moment":
+                continue  # numbers per neuron, and no map from inputs to outputs
             context = replace(
                 context_of(seen, stage, polynomial),
                 gradient_nuclear_norm=nuclear if stage == "update" else None,
                 polar_row_norms=polar if stage == "orthogonalized" else None,
             )
             row = measure_spectrum(matrix, context)
-            self.writer.spectrum(self.cell(seen, stage), row.singular_values, row.values)
+            cell = self.cell(seen.layer, seen.facts.step, stage)
+            self.writer.spectrum(cell, row.singular_values, row.values)
             if stage == "gradient":
                 value = row.values.get("nuclear_norm")
                 nuclear = None if value is None else float(value)
@@ -89,68 +127,73 @@ class Records:
     def updates(self, seen: Observed) -> None:
         """Hand raw matrices over to be stored."""
         for stage, matrix in seen.stages.items():
-            values = matrix.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
-            self.writer.update(self.cell(seen, stage), values, dtype="float32")
+            values = (
+                matrix.detach().to("cpu", torch.float32, copy=stage in LIVE).contiguous().numpy()
+            )
+            cell = self.cell(seen.layer, seen.facts.step, stage)
+            self.writer.update(cell, values, dtype="float32")
 
 
 def context_of(seen: Observed, stage: str, polynomial: Polynomial) -> Context:
     """What the metrics of one stage may know beside the matrix."""
+    known = seen.facts
     if stage != "update":
-        status = "ok" if seen.status in ("lr_zero", "lr_absent", "unverified") else seen.status
         return Context(
             stage=stage,
-            source=source_of(seen, stage),
-            status=status,
-            gradient=None if stage == "gradient" else seen.gradient,
+            source=source_of(known, stage),
+            gradient=None if stage in ("gradient", "second_moment") else seen.gradient,
             polynomial=polynomial,
         )
     return Context(
         stage=stage,
-        source=seen.source,
-        status=seen.status,
-        lr=seen.entry.lr,
+        source=known.source,
+        status=known.status,
+        lr=known.entry.lr,
         weight=seen.weight,
+        weight_after=seen.after if seen.weight is None else None,
+        decay=known.decay,
         gradient=seen.gradient,
         noise_floor=seen.noise_floor,
-        operand_dtype=seen.operand_dtype,
-        lost_update_fraction=seen.lost_update_fraction,
-        lost_decay_fraction=seen.lost_decay_fraction,
-        second_moment_steps=seen.second_moment_steps,
+        operand_dtype=known.operand_dtype,
+        lost_update_fraction=known.lost_update_fraction,
+        lost_decay_fraction=known.lost_decay_fraction,
+        second_moment_steps=known.second_moment_steps,
         polynomial=polynomial,
     )
 
 
-def source_of(seen: Observed, stage: str) -> str | None:
+def source_of(known: Facts, stage: str) -> str | None:
     """How a stage was read; None for gradients and weights, which are simply there."""
     if stage == "update":
-        return seen.source
-    if stage in seen.tapped:
+        return known.source
+    if stage in known.tapped:
         return "tap"
-    return "state" if stage == "momentum" else None
+    return "state" if stage in ("momentum", "second_moment") else None
 
 
-def facts(seen: Observed, stage: str) -> dict[str, Any]:
-    """The fixed columns of a metrics row, beside what was measured."""
+def facts(known: Facts, stage: str) -> dict[str, Any]:
+    """The columns of a metrics row that the capture knows, beside what was measured."""
     if stage != "update":
-        return {"source": source_of(seen, stage)}
+        return {"source": source_of(known, stage)}
     return {
-        "lr": seen.entry.lr,
-        "decay": seen.decay,
-        "decay_form": seen.decay_form,
-        "weight_decay": seen.entry.weight_decay,
-        "source": seen.source,
+        "lr": known.entry.lr,
+        "decay": known.decay,
+        "decay_form": known.decay_form,
+        "weight_decay": known.entry.weight_decay,
+        "source": known.source,
+        "lost_update_fraction": known.lost_update_fraction,
+        "lost_decay_fraction": known.lost_decay_fraction,
     }
 
 
 def detached(seen: Observed) -> Observed:
     """The same matrices, fit to outlive the step: what others go on writing to is copied."""
+    is_live = {"update"} if "update" in seen.facts.tapped else set()
     stages = {
-        stage: matrix.clone() if stage in LIVE else matrix for stage, matrix in seen.stages.items()
+        stage: matrix.clone() if stage in LIVE or stage in is_live else matrix
+        for stage, matrix in seen.stages.items()
     }
-    gradient = stages.get("gradient", seen.gradient)
-    if gradient is seen.gradient and gradient is not None:
-        gradient = gradient.clone()
-    return replace(seen, stages=stages, gradient=gradient)
+    return replace(seen, stages=stages, after=None, weight=None, gradient=stages.get("gradient"))
 
 
 def polynomial_of(group: Mapping[str, Any]) -> Polynomial:

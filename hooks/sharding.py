@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
@@ -135,6 +137,16 @@ class Ranks:
         with self._talking():
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._group)
         return [float(value) for value in tensor]
+
+    def sums(self, counts: NDArray[np.float64], device: torch.device) -> NDArray[np.float64]:
+        """The sum of each count over all ranks; the counts themselves in one process."""
+        if self._group is None:
+            return counts
+        tensor = torch.from_numpy(counts.copy()).to(device)
+        with self._talking():
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=self._group)
+        summed: NDArray[np.float64] = tensor.cpu().numpy()
+        return summed
 
     def total(self, counts: Tensor, parameter: Tensor) -> Tensor:
         """The sum over the shards of a parameter; `counts` itself where nothing is sharded."""

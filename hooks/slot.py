@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from optgeom.hooks.fold import Fold, predicts
-from optgeom.hooks.layers import as_float
+from optgeom.hooks.fold import DecayForm, Fold, narrow_counts
+from optgeom.hooks.formulas import Formula
+from optgeom.hooks.samples import pick
 from optgeom.hooks.sharding import local
 
-SAMPLES = 256
-"""Entries per matrix that are compared before and after, to catch writes that show no operation."""
-
-Source = Literal["dispatch", "difference"]
+Source = Literal["dispatch", "tap", "state", "difference"]
 
 
 @dataclass(slots=True, eq=False)
@@ -25,45 +21,56 @@ class Slot:
 
     Attributes:
         parameter: whose step it is.
+        index: its place among the watched parameters.
         weights: the rank's own part of it, sharing its memory.
         pointer: where that memory began when the step did.
-        where: indices of the sampled entries.
-        sampled: those entries before the step, (k,).
+        sampled: its sampled entries before the step, (k,).
+        early: it may be finished as soon as the optimizer turns to another parameter.
+        formula: what the step will have done, from the optimizer's state, where that is known.
         kept: a copy of the weights before the step, where that stage is recorded.
         fold: what the operations did so far.
         gradient: the rank's part of the gradient; a copy once the optimizer overwrites it.
         gradient_pointer: where the gradient lay, -1 without one.
+        gradient_lost: whether the optimizer overwrote it.
         taps: stages that the optimizer handed over, whole.
+        handed: the update, while the optimizer hands it over.
+        by_tap: whether it did.
+        moved: the sampled entries of the update, (k,), once finished.
+        finished: whether it was measured already; what is written afterwards is not in the record.
+        returned: whether the optimizer wrote to it, to others, and then to it again.
+        rewritten: whether it was written to after it was finished.
     """
 
     parameter: nn.Parameter
+    index: int
     weights: Tensor
     pointer: int
-    where: tuple[Tensor, ...]
     sampled: Tensor
+    early: bool = False
+    formula: Formula | None = None
     kept: Tensor | None = None
     fold: Fold = field(default_factory=Fold)
     gradient: Tensor | None = None
     gradient_pointer: int = -1
+    gradient_lost: bool = False
     taps: dict[str, Tensor] = field(default_factory=dict)
+    handed: Tensor | None = None
+    by_tap: bool = False
+    moved: Tensor | None = None
+    finished: bool = False
+    returned: bool = False
+    rewritten: bool = False
 
     @classmethod
-    def of(cls, parameter: nn.Parameter, *, by_difference: bool, keep: bool) -> Slot:
+    def of(cls, parameter: nn.Parameter, index: int) -> Slot:
         """Begin the step for a parameter.
 
         Args:
             parameter: any placement.
-            by_difference: its writes are known to show no operation.
-            keep: the weights before the step are recorded themselves.
+            index: its place among the watched parameters.
         """
         weights = local(parameter.detach())
-        where = _where(weights.shape, weights.device)
-        slot = cls(parameter, weights, weights.data_ptr(), where, weights[where])
-        if keep:
-            slot.kept = weights.clone()
-        if by_difference:
-            slot.fold.interrupt("a write that shows no operation", weights)
-        return slot
+        return cls(parameter, index, weights, weights.data_ptr(), pick(weights).clone())
 
     def note_gradient(self) -> None:
         """Look where the gradient is now."""
@@ -74,32 +81,46 @@ class Slot:
     @property
     def source(self) -> Source:
         """How the update was read."""
-        return "dispatch" if self.fold.base is None else "difference"
+        if self.by_tap:
+            return "tap"
+        if self.formula is not None:
+            return "state"
+        return "dispatch" if self.fold.opaque is None else "difference"
 
-    def before(self, after: Tensor) -> Tensor:
-        """The weights before the step: kept, or rebuilt to rounding from those after it."""
-        return self.fold.before(after) if self.kept is None else as_float(self.kept)
+    @property
+    def decay_form(self) -> DecayForm:
+        """How weight decay entered the step, as far as is known."""
+        return self.fold.decay_form if self.formula is None else self.formula.decay_form
 
-    def verified(self) -> bool:
-        """Whether the weights are where and what the folded operations say."""
-        if self.fold.is_snapshot:
-            return True
+    @property
+    def in_place(self) -> bool:
+        """Whether the weights lie where they lay; a difference does not ask."""
         after = local(self.parameter.detach())
-        if after.shape != self.weights.shape or (
-            self.fold.base is None and after.data_ptr() != self.pointer
-        ):
+        if after.shape != self.weights.shape:
             return False
-        shift = self.fold.moved(after)
-        return predicts(
-            self.fold, self.sampled, after[self.where], None if shift is None else shift[self.where]
-        )
+        return self.source == "difference" or after.data_ptr() == self.pointer
 
+    def held_back(self, update: Tensor, lr: float, decay: float) -> Tensor | None:
+        """Entries that rounding held back, of those that should have moved.
 
-@lru_cache(maxsize=1024)
-def _where(shape: torch.Size, device: torch.device) -> tuple[Tensor, ...]:
-    """Indices of at most SAMPLES entries, spread evenly over a tensor of any strides."""
-    count = min(SAMPLES, shape.numel())
-    flat = torch.arange(count, device=device) * shape.numel() // max(count, 1)
-    if not count:
-        return tuple(flat for _ in shape)
-    return torch.unravel_index(flat, shape)
+        Args:
+            update: this rank's part.
+            lr: the divisor.
+            decay: as far as it is known.
+
+        Returns:
+            (4,) float64 as of `Fold.held_back`; None where the samples are to say it.
+        """
+        if self.handed is not None:  # and the weights are as they were
+            return narrow_counts(self.weights, update, lr=lr, decay=decay)
+        if self.formula is not None:
+            return self.formula.counts
+        return self.fold.held_back(local(self.parameter.detach()), self.gradient)
+
+    def finish(self, update: Tensor) -> None:
+        """Keep the update's sampled entries and let go of all that was held for it."""
+        self.moved = pick(update).clone()
+        self.finished = True
+        self.handed = self.kept = None
+        self.fold.terms, self.fold.base = [], None
+        self.taps = {}

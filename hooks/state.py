@@ -14,6 +14,17 @@ StateReader = Callable[[Any, Tensor], Tensor | None]
 MOMENTUM_NAMES = ("momentum", "momentum_buffer", "exp_avg", "moment1", "mu")
 """State keys of a first moment: ours; torch SGD and Muon; the Adam family; others."""
 
+SECOND_MOMENT_NAMES = (
+    "second_moment",
+    "second_momentum_buffer",
+    "exp_avg_sq",
+    "square_avg",
+    "sum",
+    "moment2",
+    "nu",
+)
+"""State keys of a second moment: ours; the released NorMuon; the Adam family; others of torch."""
+
 _readers: dict[type, StateReader] = {}
 
 
@@ -49,6 +60,24 @@ def momentum_of(optimizer: Any, parameter: Tensor) -> Tensor | None:
     for name in MOMENTUM_NAMES:
         value = state.get(name)
         if isinstance(value, Tensor) and value.shape == parameter.shape:
+            return value
+    return None
+
+
+def second_moment_of(optimizer: Any, parameter: Tensor) -> Tensor | None:
+    """The second moment of a parameter; None where none is known.
+
+    Args:
+        optimizer: keeping its state as torch.optim does.
+        parameter: one of its parameters.
+
+    Returns:
+        Of the parameter's shape, or with one number per neuron, as NorMuon keeps it.
+    """
+    state = _state_of(optimizer, parameter)
+    for name in SECOND_MOMENT_NAMES:
+        value = state.get(name)
+        if isinstance(value, Tensor) and value.numel() > 1 and value.ndim == parameter.ndim:
             return value
     return None
 

@@ -23,8 +23,12 @@ def tap(parameter: Tensor, stage: str, tensor: Tensor) -> None:
     Args:
         parameter: whose update is being made.
         stage: "ns_input" (what enters the orthogonalization), "orthogonalized" (what leaves it,
-            before any shape factor) or "momentum" (the buffer after this step's gradient).
-        tensor: of the parameter's global shape, any float dtype; copied, never kept.
+            before any shape factor), "momentum" (the buffer after this step's gradient) or
+            "update" (before the weights are written: they will move by -lr times it, after a
+            decay of lr * weight_decay or none). An optimizer that hands over every update spares
+            the capture the dispatch mode, most of its cost.
+        tensor: of the parameter's global shape, any float dtype; copied, or measured at once, and
+            never kept.
 
     Raises:
         WatchError: there is no such stage.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from optgeom.optim.families import AdamWSettings
@@ -70,8 +72,9 @@ def adamw_step_(
     step: float,
     lr: float,
     settings: AdamWSettings,
+    observe: Callable[[Tensor], None] | None = None,
 ) -> None:
-    """One AdamW step in place, in the order of operations of torch.optim.AdamW.
+    """One AdamW step in place, with the bits of torch.optim.AdamW.
 
     Args:
         parameter: Any shape; decayed, then moved.
@@ -81,10 +84,14 @@ def adamw_step_(
         step: Counted from one.
         lr: The learning rate.
         settings: All are read.
+        observe: Called with the direction, in float32 or wider, before the parameter is written.
     """
-    if settings.weight_decay != 0:
-        parameter.mul_(1 - lr * settings.weight_decay)
     _accumulate_(first_moment, second_moment, gradient, settings)
     denominator = _denominator(second_moment, step, settings)
-    step_size = lr / (1 - settings.betas[0] ** step)
-    parameter.addcdiv_(first_moment, denominator, value=-step_size)
+    correction = 1 - settings.betas[0] ** step
+    if observe is not None:
+        wide = torch.promote_types(first_moment.dtype, torch.float32)
+        observe((first_moment.to(wide) / denominator).div_(correction))
+    if settings.weight_decay != 0:
+        parameter.mul_(1 - lr * settings.weight_decay)
+    parameter.addcdiv_(first_moment, denominator, value=-lr / correction)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -40,8 +41,9 @@ class MatrixOptimizer(Optimizer):
 
     Attributes:
         stage_observer: Called as ``observer(parameter, stage, tensor)`` with the stages
-            "ns_input" and "orthogonalized", whole (m, n) matrices, rows = neurons. The tensors
-            are live: whoever keeps one copies it. None, and nothing is called.
+            "ns_input" and "orthogonalized", whole (m, n) matrices, rows = neurons, and for every
+            parameter "update", of the shape of its local part, before the weights are written.
+            The tensors are live: whoever keeps one copies it. None, and nothing is called.
     """
 
     algorithm: ClassVar[str]
@@ -135,6 +137,8 @@ class MatrixOptimizer(Optimizer):
                 self.stage_observer(p, "ns_input", ns_input)
                 self.stage_observer(p, "orthogonalized", orthogonalized)
             update = take_back(self.rule(orthogonalized.float(), state, settings), like=p)
+            if self.stage_observer is not None:
+                self.stage_observer(p, "update", update)
 
             if settings.weight_decay != 0:
                 p.mul_(1 - lr * settings.weight_decay)
@@ -153,6 +157,7 @@ class MatrixOptimizer(Optimizer):
                 state["exp_avg"] = torch.zeros_like(p)
                 state["exp_avg_sq"] = torch.zeros_like(p)
             state["step"] += 1
+            observer = self.stage_observer
             adamw_step_(
                 p,
                 gradient,
@@ -161,6 +166,7 @@ class MatrixOptimizer(Optimizer):
                 step=state["step"].item(),
                 lr=lr,
                 settings=settings,
+                observe=None if observer is None else partial(observer, p, "update"),
             )
 
     # -- groups and state ----------------------------------------------------------------

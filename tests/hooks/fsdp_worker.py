@@ -92,8 +92,8 @@ def go(plan: dict[str, Any], folder: Path, rank: int, model: nn.Module) -> dict[
                 raise RuntimeError("broken on purpose")
             return measured(*args, **kwargs)
 
-        measured = optgeom.hooks.records.measure_norms
-        optgeom.hooks.records.measure_norms = fail
+        measured = optgeom.hooks.records.norms_pass
+        optgeom.hooks.records.norms_pass = fail
     if plan.get("broken_reading") == rank:
 
         def raises(*args: Any, **kwargs: Any) -> Any:

@@ -16,6 +16,11 @@ LR = 1e-2
 STEPS = 4
 SINGLE = {"foreach": False}
 FOREACH = {"foreach": True}
+FUSED = {"fused": True}
+
+
+class OtherAdam(torch.optim.Adam):
+    """A class of its own might have a rule of its own: no formula is taken for granted."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +103,32 @@ CASES: dict[str, Case] = {
         optim.Adafactor, {"weight_decay": 0.1, **SINGLE}, form="decoupled", decay=decoupled
     ),
     "adafactor-foreach": Case(optim.Adafactor, FOREACH),
-    "sgd-fused": Case(optim.SGD, {"momentum": 0.9, "fused": True}, "difference", "unknown"),
-    "adam-fused": Case(optim.Adam, {"fused": True}, "difference", "unknown"),
-    "adamw-fused": Case(optim.AdamW, {"fused": True}, "difference", "unknown"),
-    "adagrad-fused": Case(optim.Adagrad, {"fused": True}, "difference", "unknown"),
+    "sgd-fused": Case(optim.SGD, {"momentum": 0.9, **FUSED}, "state"),
+    "sgd-fused-plain": Case(optim.SGD, {"maximize": True, **FUSED}, "state"),
+    "sgd-fused-nesterov": Case(
+        optim.SGD,
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, **FUSED},
+        "state",
+        "in_gradient",
+    ),
+    "adam-fused": Case(optim.Adam, FUSED, "state"),
+    "adam-fused-amsgrad-decay": Case(
+        optim.Adam, {"amsgrad": True, "weight_decay": 0.1, **FUSED}, "state", "in_gradient"
+    ),
+    "adamw-fused": Case(optim.AdamW, FUSED, "state", "decoupled", decoupled),
+    "adamw-fused-maximize": Case(
+        optim.AdamW, {"maximize": True, **FUSED}, "state", "decoupled", decoupled
+    ),
+    "adagrad-fused": Case(optim.Adagrad, FUSED, "state"),
+    "adagrad-fused-decay": Case(
+        optim.Adagrad, {"weight_decay": 0.1, "lr_decay": 0.1, **FUSED}, "state", "in_gradient"
+    ),
+    "fused-of-another-class": Case(OtherAdam, FUSED, "difference", "unknown"),
     **{
         f"normuon-{family}": Case(
             NorMuon,
             {"family": family, "ns_dtype": "float32"},
+            source="tap",
             form="decoupled" if FAMILIES[family].weight_decay else "none",
             decay=decoupled,
             tolerance=2e-4,
@@ -116,13 +139,16 @@ CASES: dict[str, Case] = {
         f"muon-{scale}": Case(
             Muon,
             {"scale": scale, "ns_dtype": "float32"},
+            source="tap",
             form="decoupled",
             decay=decoupled,
             tolerance=2e-4,
         )
         for scale in ("match_rms", "original", "spectral")
     },
-    "muon-no-decay": Case(Muon, {"weight_decay": 0.0, "ns_dtype": "float32"}, tolerance=2e-4),
+    "muon-no-decay": Case(
+        Muon, {"weight_decay": 0.0, "ns_dtype": "float32"}, source="tap", tolerance=2e-4
+    ),
 }
 
 
@@ -226,7 +252,7 @@ def test_stages_of_our_own_optimizer_are_what_its_rule_made(bag, train, watched,
     settings = {"lr": LR, "nesterov": True, "momentum": 0.9}
     optimizer = NorMuon(model.parameters(), **settings)
     reference = NorMuon(plain.parameters(), **settings)
-    handed: dict[str, dict[int, Tensor]] = {"ns_input": {}, "orthogonalized": {}}
+    handed: dict[str, dict[int, Tensor]] = {"ns_input": {}, "orthogonalized": {}, "update": {}}
     reference.stage_observer = lambda p, stage, t: handed[stage].__setitem__(id(p), t.clone())
     stages = ("gradient", "momentum", "ns_input", "orthogonalized", "update", "weight")
     with watched(model, optimizer, stages=stages):
@@ -251,7 +277,7 @@ def test_stages_of_our_own_optimizer_are_what_its_rule_made(bag, train, watched,
         "momentum": "state",
         "ns_input": "tap",
         "orthogonalized": "tap",
-        "update": "dispatch",
+        "update": "tap",
         "weight": None,
     }
 

@@ -213,7 +213,7 @@ def test_observer_sees_both_stages_and_changes_no_bit(
             optimizer.stage_observer = lambda *what: seen.append((*what[:2], what[2].clone()))
         ends.append(run(optimizer, p, gradients((10, 14), steps=2)))
     assert torch.equal(*ends)
-    assert [stage for _, stage, _ in seen] == ["ns_input", "orthogonalized"] * 2
+    assert [stage for _, stage, _ in seen] == ["ns_input", "orthogonalized", "update"] * 2
     assert all(owner is p and tensor.shape == (10, 14) for owner, _, tensor in seen)
     values = torch.linalg.svdvals(seen[1][2].double())
     assert values.max() < 1.25
