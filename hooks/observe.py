@@ -161,8 +161,8 @@ def local_parts(
 
 
 def _update(slot: Slot, after: Tensor, entry: Entry) -> Tensor | None:
-    if slot.handed is not None:
-        return slot.handed
+    if slot.handed is not None:  # what moves the weights, once multiplied with the rate
+        return None if entry.status == "lr_zero" else slot.handed
     if slot.formula is not None:
         return slot.formula.update(slot.gradient)
     return slot.fold.update(after, entry.lr)

@@ -33,6 +33,7 @@ class Effect:
 def arguments(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The operands by their names in the operation's schema, defaults left out.
 
+    >>> import torch
     >>> arguments(torch.ops.aten.add_.Tensor, (1, 2), {"alpha": 3})
     {'self': 1, 'other': 2, 'alpha': 3}
     """
@@ -127,6 +128,7 @@ _RULES: Mapping[str, Callable[[Mapping[str, Any], Tensor, Same], Effect | None]]
 def base_name(func: OpOverload) -> str:
     """`add` for `aten::add_`, `aten::_foreach_add_` and `aten::add.out`.
 
+    >>> import torch
     >>> base_name(torch.ops.aten._foreach_addcdiv_.Scalar)
     'addcdiv'
     """
