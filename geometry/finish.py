@@ -39,7 +39,6 @@ class NormsRow:
     sketch: Tensor | None
 
 
-@torch.no_grad()
 def finish_norms(partials: Sequence[Partial]) -> list[NormsRow]:
     """Rows of the norms clock, of matrices that `norms_pass` has read.
 
@@ -89,17 +88,17 @@ def _fetched(partials: Sequence[Partial]) -> tuple[list[Array], Array]:
     devices: dict[torch.device, list[int]] = {}
     for i, one in enumerate(partials):
         devices.setdefault(one.numbers.device, []).append(i)
-    for device, members in devices.items():
+    for members in devices.values():
         parts = [partials[i].numbers for i in members]
         now, before, pairs = [], [], []
         for i in members:
             sketch, previous = partials[i].sketch, partials[i].previous_sketch
             if sketch is not None and previous is not None:
                 now.append(sketch)
-                before.append(previous.to(device))
+                before.append(previous)
                 pairs.append(i)
         if pairs:
-            parts.append(sketch_cosines(torch.stack(now), torch.stack(before)))
+            parts.append(sketch_cosines(now, before))
         flat = torch.cat(parts).cpu().numpy()
         ends = np.cumsum([part.numel() for part in parts]).tolist()
         for i, start, end in zip(members, [0, *ends], ends, strict=False):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optgeom.geometry.catalogue import METRICS
-from optgeom.geometry.companions import NOTHING, Along, along, along_weight_before
+from optgeom.geometry.companions import NOTHING, Along, Reach
 from optgeom.geometry.context import Context
 from optgeom.geometry.norms import line_norms
 from optgeom.geometry.rounding import LOST_LIMIT
@@ -55,7 +55,6 @@ class Partial:
     previous_sketch: Tensor | None
 
 
-@torch.no_grad()
 def norms_pass(
     matrix: Tensor, context: Context | None = None, *, scratch: Tensor | None = None
 ) -> Partial:
@@ -83,16 +82,21 @@ def norms_pass(
     context = context or Context()
     check(matrix, context)
     matrix = reachable(matrix.detach())
-    norms = line_norms(matrix, scratch)
+    # Products do not see in which order entries come: a stored transpose is read as it lies.
+    turned = not matrix.is_contiguous() and matrix.mT.is_contiguous()
+    lying = matrix.mT if turned else matrix.contiguous()
+    norms = line_norms(lying, scratch)
     is_update = context.stage == "update" and not context.norms_only
-    weight = _along_weight(matrix, norms, context) if is_update else NOTHING
-    gradient = NOTHING
-    if (
-        context.gradient is not None
-        and context.stage in _GRADIENT_STAGES
-        and not context.norms_only
-    ):
-        gradient = along(matrix, norms, context.gradient)
+    has_gradient = context.gradient is not None and context.stage in _GRADIENT_STAGES
+    weight = gradient = NOTHING
+    if is_update or (has_gradient and not context.norms_only):
+        reach = Reach.of(lying, norms)
+        if is_update:
+            weight = _along_weight(reach, context, turned=turned)
+        if context.gradient is not None:
+            gradient = reach.along(context.gradient.mT if turned else context.gradient)
+    if turned:
+        norms = norms.roll(matrix.shape[0])
     return Partial(
         shape=(matrix.shape[0], matrix.shape[1]),
         stage=context.stage,
@@ -144,14 +148,14 @@ def _facts(context: Context) -> dict[str, float | int | None]:
     }
 
 
-def _along_weight(matrix: Tensor, norms: Tensor, context: Context) -> Along:
-    if context.weight is not None:
-        return along(matrix, norms, context.weight)
-    if context.weight_after is None or context.lr is None:
-        return NOTHING
-    return along_weight_before(
-        matrix, norms, context.weight_after, lr=context.lr, decay=context.decay
-    )
+def _along_weight(reach: Reach, context: Context, *, turned: bool) -> Along:
+    weight, after = context.weight, context.weight_after
+    if weight is not None:
+        return reach.along(weight.mT if turned else weight)
+    if after is not None and context.lr is not None:
+        after = after.mT if turned else after
+        return reach.along_weight_before(after, lr=context.lr, decay=context.decay)
+    return NOTHING
 
 
 def _together(leading: tuple[float | Tensor, ...], norms: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ rows, land in different buckets whatever the width is; where it divides the widt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optgeom.geometry.norms import buffer_of
+from optgeom.geometry.norms import room_for
+from optgeom.geometry.overlaps import CHUNK, is_safe
 
 SKETCH_SIZE = 4096
 _PRIMES = (4093, 4091)
 _SEED = 0x9E3779B97F4A7C15
 
 
-@torch.no_grad()
 def sketch(matrix: Tensor, scratch: Tensor | None = None) -> Tensor:
     """Sketch of a matrix: linear, deterministic, the same on every machine up to rounding.
 
@@ -38,34 +39,42 @@ def sketch(matrix: Tensor, scratch: Tensor | None = None) -> Tensor:
     """
     buckets = _PRIMES[1] if matrix.shape[-1] % _PRIMES[0] == 0 else _PRIMES[0]
     dtype = torch.float64 if matrix.dtype == torch.float64 else torch.float32
-    flat = matrix.to(dtype).reshape(-1)
+    flat = matrix.detach().to(dtype).reshape(-1)
     signs = _signs(flat.numel(), buckets, flat.device, dtype)
     found = torch.zeros(SKETCH_SIZE, dtype=dtype, device=flat.device)
-    whole, rest = signs.chunks.numel() * buckets, signs.tail.numel()
-    if whole:
-        body = flat[:whole].view(-1, buckets)
-        signed = torch.mul(body, signs.entries, out=buffer_of(body, scratch))
+    chunks = signs.entries.shape[0]
+    if chunks:
+        body = flat.as_strided((chunks, buckets), (buckets, 1))
+        signed = torch.mul(body, signs.entries, out=room_for(body, scratch))
         # Written with out=, it is none of autocast's business.
         torch.mv(signed.mT, signs.chunks, out=found[:buckets])
+    rest = flat.numel() - chunks * buckets
     if rest:
-        found[:rest].addcmul_(flat[whole:], signs.tail)
+        found[:rest].addcmul_(flat[-rest:], signs.tail)
     return found
 
 
-@torch.no_grad()
-def sketch_cosines(first: Tensor, second: Tensor) -> Tensor:
+def sketch_cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Cosines of pairs of sketches: estimates of the cosines of their matrices.
 
     Args:
-        first: (k, 4096) of some matrices.
-        second: (k, 4096) of others of the same shapes; moved to the first one's device.
+        first: k sketches, (4096,), of equal device and dtype.
+        second: k others of matrices of the same shapes; moved to the first ones' device.
 
     Returns:
-        (k,) float64 on the first one's device, between -1 and 1; NaN where a sketch is zero or not
+        (k,) float64 on the first ones' device, between -1 and 1; NaN where a sketch is zero or not
         finite.
     """
-    a = first.to(torch.float64)
-    b = second.to(a)
+    a = torch.stack([one.detach() for one in first])
+    b = torch.stack([one.detach().to(a) for one in second])
+    if a.device.type == "cpu" and a.dtype == torch.float32:
+        x, y = (stack.numpy().reshape(len(first), -1, CHUNK) for stack in (a, b))
+        pairs = ((x, x), (y, y), (x, y))
+        with np.errstate(over="ignore", invalid="ignore"):
+            xx, yy, xy = (np.vecdot(*pair).sum(-1, dtype=np.float64) for pair in pairs)
+        if all(is_safe(square) for square in (xx.min(), xx.max(), yy.min(), yy.max())):
+            return torch.from_numpy(np.clip(xy / np.sqrt(xx * yy), -1.0, 1.0))
+    a, b = a.to(torch.float64), b.to(torch.float64)
     a = a / a.abs().amax(-1, keepdim=True)
     b = b / b.abs().amax(-1, keepdim=True)
     sizes = a.square().sum(-1) * b.square().sum(-1)

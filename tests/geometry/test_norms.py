@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from optgeom.geometry.norms import line_norms
+from optgeom.geometry.norms import blind_line_norms, line_norms
 
 DTYPES = {
     torch.float64: 1e-14,
@@ -28,6 +28,7 @@ def test_against_numpy(
     matrix = torch.from_numpy(rng.standard_normal(shape) * rows).to(dtype)
     exact = matrix.double().numpy()
     _assert_close(line_norms(matrix), exact, DTYPES[dtype])
+    _assert_close(blind_line_norms(matrix), exact, DTYPES[dtype])
 
 
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-15, 1e15, 1e30])
@@ -35,6 +36,7 @@ def test_float32_scale_is_safe(scale: float, rng: np.random.Generator) -> None:
     matrix = (rng.standard_normal((20, 30)) * scale).astype(np.float32)
     exact = matrix.astype(np.float64)
     _assert_close(line_norms(torch.from_numpy(matrix)), exact, 4e-7)
+    _assert_close(blind_line_norms(torch.from_numpy(matrix)), exact, 4e-7)
 
 
 def test_a_tiny_row_among_large_ones_is_not_lost() -> None:
@@ -70,3 +72,25 @@ def test_scratch_changes_nothing(size: int, dtype: torch.dtype) -> None:
     matrix = torch.randn(12, 17)
     scratch = torch.full((size,), torch.nan, dtype=dtype)
     assert torch.equal(line_norms(matrix, scratch), line_norms(matrix))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_float64_scale_is_safe(scale: float, rng: np.random.Generator) -> None:
+    matrix = rng.standard_normal((20, 30))
+    expected = line_norms(torch.from_numpy(matrix)).numpy() * scale
+    for kernel in (line_norms, blind_line_norms):
+        found = kernel(torch.from_numpy(matrix * scale)).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.2, 0.3, 0.7])
+@pytest.mark.parametrize("shape", [(1024, 256), (3, 100_000), (100_000, 3)])
+def test_equal_entries_do_not_add_up_their_rounding(value: float, shape: tuple[int, int]) -> None:
+    # What sign-like updates look like: every term of a sum rounds the same way.
+    matrix = torch.full(shape, value)
+    _assert_close(line_norms(matrix), matrix.double().numpy(), 4e-7)
+
+
+def test_no_value_is_looked_at_on_a_device() -> None:
+    # A meta tensor has no values: asking for one raises.
+    assert line_norms(torch.empty(5, 7, device="meta")).shape == (12,)

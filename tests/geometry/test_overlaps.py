@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from optgeom.geometry.overlaps import overlap
+from optgeom.geometry.overlaps import cut, overlap, product
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,20 @@ def test_batches(rng: np.random.Generator) -> None:
     found = overlap(a, b).cosine
     exact = [float(overlap(x, y).cosine) for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(found.numpy(), exact, rtol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(1024, 256), (3, 5), (7, 333), (1500, 700)])
+@pytest.mark.parametrize("kind", ["noise", "equal", "signs"])
+def test_product_against_numpy(shape: tuple[int, int], kind: str, rng: np.random.Generator) -> None:
+    a, b = (torch.from_numpy(x).float() for x in rng.standard_normal((2, *shape)))
+    if kind == "equal":
+        a, b = torch.full(shape, 0.1), torch.full(shape, 0.3)
+    elif kind == "signs":
+        a, b = a.sign() * 0.2, b.sign() * 0.7
+    x, y = a.double().numpy(), b.double().numpy()
+    bound = 3e-7 * np.linalg.norm(x) * np.linalg.norm(y)
+    assert product(cut(a), cut(b)) == pytest.approx((x * y).sum(), abs=bound)
+    assert product(cut(a), cut(a)) == pytest.approx((x * x).sum(), rel=3e-7)
+    assert float(overlap(a, b).cosine) == pytest.approx(
+        (x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y), abs=1e-6
+    )
