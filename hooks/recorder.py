@@ -180,20 +180,16 @@ class Recorder:
 
     @contextmanager
     def applying(self) -> Iterator[None]:
-        """Stand around whatever applies updates and is no torch.optim.Optimizer."""
-        optimizer = self._optimizers[0]
-        begun = self.begin(optimizer)
-        if begun is Begun.CAPTURED:
-            with self._captured(optimizer):
-                yield
-            return
-        done = False
-        try:
+        """Stand around whatever applies updates and is no torch.optim.Optimizer.
+
+        It stands for those of the watched optimizers that have no `step`; for the first, if all
+        have one. What steps inside by its own `step` is captured there, or here, and once.
+        """
+        by_hand = [one for one in self._optimizers if not hasattr(one, "step")]
+        with ExitStack() as stack:
+            for optimizer in by_hand or self._optimizers[:1]:
+                stack.enter_context(self._around(optimizer))
             yield
-            done = True
-        finally:
-            if begun is Begun.COUNTED:
-                self.passed(optimizer, done)
 
     def close(self) -> None:
         """Write what is left, detach from the optimizers; any number of times.
@@ -257,6 +253,20 @@ class Recorder:
         if capture is not None and capture.reading is not None:
             with self._guard.harmless():
                 capture.reading.note_gradients()
+
+    @contextmanager
+    def _around(self, optimizer: Any) -> Iterator[None]:
+        begun, done = self.begin(optimizer), False
+        if begun is Begun.CAPTURED:
+            with self._captured(optimizer):
+                yield
+            return
+        try:
+            yield
+            done = True
+        finally:
+            if begun is Begun.COUNTED:
+                self.passed(optimizer, done)
 
     def _begin(self, optimizer: Any, place: int, planned: Plan) -> Begun:
         started = time.perf_counter()

@@ -99,3 +99,9 @@ def _train() -> Callable[..., None]:
 def _give_gradients() -> Callable[..., None]:
     """``give_gradients(bag, step)``: set every parameter's gradient for a step."""
     return give_gradients
+
+
+@pytest.fixture(name="gradients")
+def _gradients() -> Callable[..., dict[str, Tensor]]:
+    """``gradients(bag, step)``: full-rank gradients that depend on the step alone, float64."""
+    return gradients
