@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from optgeom.geometry.catalogue import columns
 from optgeom.geometry.context import Context
 from optgeom.geometry.floor import difference_floor
-from optgeom.geometry.measure import measure_norms, measure_spectrum
+from optgeom.geometry.measure import measure_norms, measure_spectrum, with_nuclear_norm
 from optgeom.geometry.overlaps import overlap
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import NotCaptured
@@ -155,7 +155,7 @@ def _analyzed(
         if _floor_is_unknown(context, record):
             found["spectrum_status"] = "floor_unknown"
         elif _lacks_spectrum(record, context, work):
-            spectrum = measure_spectrum(matrix, context)
+            spectrum = measure_spectrum(matrix, with_nuclear_norm(context))
             found |= spectrum.values
             if spectrum.polar_row_norms is not None:
                 polar = spectrum.polar_row_norms

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +39,7 @@ class Reach:
 
     Attributes:
         matrix: A, (m, n), any float dtype.
-        square: |A|^2, NaN where the device would have to be waited for.
+        square: |A|^2, or NaN.
         pieces: A, where products in float32 are to be trusted: on the CPU, away from the ends of
             float32's range; else None.
     """
@@ -50,19 +49,15 @@ class Reach:
     pieces: Cut | None
 
     @classmethod
-    def of(cls, matrix: Tensor, norms: Tensor) -> Reach:
-        """Prepare a matrix, contiguous where it is on the CPU.
+    def of(cls, matrix: Tensor, square: float) -> Reach:
+        """Prepare a matrix.
 
         Args:
-            matrix: A, (m, n), any float dtype.
-            norms: As `line_norms` returned them for it.
+            matrix: A, (m, n), any float dtype and device; contiguous is fastest on a CPU.
+            square: |A|^2, or NaN where it is not known: then everything goes the long way.
         """
-        if matrix.device.type != "cpu" or matrix.dtype == torch.float64:
-            return cls(matrix, math.nan, None)
-        rows = norms.numpy()[: matrix.shape[0]]
-        square = float(np.vdot(rows, rows))
-        pieces = cut(matrix.to(torch.float32)) if is_safe(square) else None
-        return cls(matrix, square, pieces)
+        fast = matrix.device.type == "cpu" and matrix.dtype != torch.float64 and is_safe(square)
+        return cls(matrix, square, cut(matrix.to(torch.float32).contiguous()) if fast else None)
 
     def along(self, other: Tensor) -> Along:
         """Length along another matrix.

@@ -29,8 +29,8 @@ class Context:
             metrics it gives the same, by `companions.along_weight_before`. Needs lr.
         decay: How much of W the step took away beside the update; for weight_after.
         gradient: G, (m, n), any float dtype, the matrix's device.
-        gradient_nuclear_norm: sum of the gradient's singular values, if already known: saves a
-            spectrum of the gradient for descent_efficiency.
+        gradient_nuclear_norm: Sum of the gradient's singular values, for descent_efficiency, as the
+            spectrum of the stage gradient gives it.
         noise_floor: In units of the matrix's singular values: everything at or below is
             unresolved. `optgeom.geometry.floor.difference_floor` gives it for differences.
         operand_dtype: Dtype of what was read before it was widened; None: the matrix's own.

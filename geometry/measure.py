@@ -6,7 +6,7 @@ status that says why. It changes no input, no global state of torch, and draws n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from optgeom.geometry import balance, conditioning, newton_schulz, ranks
 from optgeom.geometry.catalogue import METRICS, columns
+from optgeom.geometry.companions import Reach
 from optgeom.geometry.context import Context
 from optgeom.geometry.finish import NormsRow, Value, finish_norms
 from optgeom.geometry.floor import dispatch_floor
 from optgeom.geometry.leverage import polar_row_norms
 from optgeom.geometry.norms import line_norms
-from optgeom.geometry.overlaps import overlap
 from optgeom.geometry.partial import check, is_lost, norms_pass
 from optgeom.geometry.singular import (
     GRAM_RESOLUTION,
@@ -72,7 +72,8 @@ def measure_spectrum(matrix: Tensor, context: Context | None = None) -> Spectrum
     """Row of the spectra clock: singular values and all that is made from them.
 
     Cost: m n r multiplications and an r x r eigenproblem, about twice that for an SVD or for a tall
-    matrix's leverage; meant for the device or a background thread.
+    matrix's leverage; meant for the device or a background thread. descent_efficiency is null
+    without `gradient_nuclear_norm`: it would cost the spectrum of a second matrix.
 
     Args:
         matrix: (m, n), m, n >= 1, any float dtype and device, rows = neurons; left as it is.
@@ -140,10 +141,26 @@ def measure(matrix: Any, **context: Any) -> dict[str, Value]:
         if context.get(name) is not None:
             context[name] = _as_tensor(context[name])
     tensor = _as_tensor(matrix)
-    facts = Context(**context)
+    facts = with_nuclear_norm(Context(**context))
     rows = measure_norms(tensor, facts).values | measure_spectrum(tensor, facts).values
     ends = ("status", "spectrum_status", "spectrum_method")
     return {name: rows[name] for name in (*METRICS, *ends)}
+
+
+def with_nuclear_norm(context: Context) -> Context:
+    """Add the gradient's nuclear norm where an update's descent_efficiency lacks it.
+
+    Costs a spectrum of the gradient, as much as the update's own: `measure_spectrum` leaves that to
+    the caller, who may have it from the stage `gradient`.
+    """
+    if (
+        context.stage != "update"
+        or context.gradient is None
+        or context.gradient_nuclear_norm is not None
+    ):
+        return context
+    nuclear = float(singular_values(context.gradient.detach()).values.sum())
+    return replace(context, gradient_nuclear_norm=nuclear)
 
 
 def _as_tensor(array: Any) -> Tensor:
@@ -204,22 +221,19 @@ def _of_stage(matrix: Tensor, context: Context, s: NDArray[np.float64]) -> dict[
         return values
     if context.stage == "ns_input" and context.polynomial is not None:
         return {"ns_floor_fraction": newton_schulz.floor_fraction(s, context.polynomial)}
-    if context.stage == "update" and context.gradient is not None:
-        return {"descent_efficiency": _descent(matrix, context.gradient, context, float(s[0]))}
+    if context.stage == "update":
+        return {"descent_efficiency": _descent(matrix, context, s)}
     return {}
 
 
-def _descent(matrix: Tensor, gradient: Tensor, context: Context, s1: float) -> float | None:
+def _descent(matrix: Tensor, context: Context, s: NDArray[np.float64]) -> float | None:
     nuclear = context.gradient_nuclear_norm
-    if nuclear is None:
-        nuclear = float(singular_values(gradient.detach()).values.sum())
-    found = overlap(matrix, gradient)
-    if not nuclear > 0.0:
+    if context.gradient is None or nuclear is None or not nuclear > 0.0:
         return None
+    with np.errstate(over="ignore"):
+        found = Reach.of(matrix.detach(), float(np.vdot(s, s))).along(context.gradient)
     # Lengths before products: the two norms may lie at opposite ends of the range.
-    efficiency = (
-        float(found.cosine) * (float(found.first_norm) / s1) * (float(found.second_norm) / nuclear)
-    )
+    efficiency = (float(found.length) / float(s[0])) * (float(found.norm) / nuclear)
     return efficiency if np.isfinite(efficiency) else None
 
 

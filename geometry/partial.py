@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +91,7 @@ def norms_pass(
     has_gradient = context.gradient is not None and context.stage in _GRADIENT_STAGES
     weight = gradient = NOTHING
     if is_update or (has_gradient and not context.norms_only):
-        reach = Reach.of(lying, norms)
+        reach = Reach.of(lying, _square(norms, lying.shape[0]))
         if is_update:
             weight = _along_weight(reach, context, turned=turned)
         if context.gradient is not None:
@@ -146,6 +147,14 @@ def _facts(context: Context) -> dict[str, float | int | None]:
         "lost_decay_fraction": context.lost_decay_fraction,
         "second_moment_steps": context.second_moment_steps,
     }
+
+
+def _square(norms: Tensor, rows: int) -> float:
+    """Squared Frobenius norm; NaN where the device would have to be waited for."""
+    if norms.device.type != "cpu":
+        return math.nan
+    of_rows = norms.numpy()[:rows]
+    return float(np.vdot(of_rows, of_rows))
 
 
 def _along_weight(reach: Reach, context: Context, *, turned: bool) -> Along:

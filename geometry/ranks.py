@@ -65,7 +65,9 @@ def quartile_ratio(singular_values: ArrayLike, floor: float = 0.0) -> float | No
         The ratio, or None where the lower quartile is not resolved.
     """
     s = np.asarray(singular_values, dtype=np.float64)
-    low, high = np.percentile((s / s[0]) ** 2, [25.0, 75.0])
+    energies = (s / s[0])[::-1] ** 2
+    # They are sorted: np.percentile would search for what is at hand.
+    low, high = np.interp(np.array([0.25, 0.75]) * (s.size - 1), np.arange(s.size), energies)
     return float(high / low) if low > (floor / s[0]) ** 2 else None
 
 

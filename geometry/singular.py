@@ -36,18 +36,18 @@ class SingularValues(NamedTuple):
     by_svd: Tensor
 
 
-def gram(unit: Tensor) -> Tensor:
+def gram(wide: Tensor) -> Tensor:
     """Gram matrix of the short side.
 
     Args:
-        unit: (..., m, n) float64, entries of at most 1.
+        wide: (..., m, n) float64, whose squares are in range.
 
     Returns:
         A A^T for m <= n, else A^T A: (..., r, r).
     """
-    if unit.shape[-2] <= unit.shape[-1]:
-        return unit @ unit.mT
-    return unit.mT @ unit
+    if wide.shape[-2] <= wide.shape[-1]:
+        return wide @ wide.mT
+    return wide.mT @ wide
 
 
 @torch.no_grad()
@@ -65,43 +65,51 @@ def singular_values(matrix: Tensor) -> SingularValues:
         Values and method. Relative error of s_i about 2e-17 (s_1/s_i)^2 by the Gram matrix, about
         2e-16 s_1/s_i by the SVD.
     """
-    unit, scale = scaled(widened(matrix))
-    batch = unit.shape[:-2]
-    flat = unit.reshape(-1, *unit.shape[-2:])
-    finite = torch.isfinite(scale).reshape(-1)
-    flat = torch.where(finite[:, None, None], flat, torch.zeros_like(flat))
-    values = _by_gram(flat)
+    wide, scale = widened(matrix), None
+    if matrix.dtype == torch.float64:
+        # Only then can a square leave float64's range.
+        wide, scale = scaled(wide)
+    batch = wide.shape[:-2]
+    wide = wide.reshape(-1, *wide.shape[-2:])
+    products = gram(wide)
+    # Every entry's square stands in a sum on the diagonal.
+    finite = torch.isfinite(products.diagonal(dim1=-2, dim2=-1).sum(-1))
+    if not bool(finite.all()):
+        products[~finite] = 0.0
+    values = _roots(products)
     # Written so that a NaN from a failed eigenvalue routine also asks for the SVD.
     resolved = values[:, -1] >= GRAM_RESOLUTION * values[:, 0]
     by_svd = ~resolved & finite
     if bool(by_svd.any()):
-        values[by_svd] = _by_svd(flat[by_svd])
+        values[by_svd] = _by_svd(wide[by_svd])
     values = torch.where(finite[:, None], values, torch.full_like(values, torch.nan))
-    values = values.reshape(*batch, values.shape[-1]) * scale[..., None]
+    values = values.reshape(*batch, values.shape[-1])
+    if scale is not None:
+        values = values * scale[..., None]
     return SingularValues(values, by_svd.reshape(batch))
 
 
-def _by_gram(unit: Tensor) -> Tensor:
+def _roots(products: Tensor) -> Tensor:
     try:
-        eigenvalues: Tensor = torch.linalg.eigvalsh(gram(unit))
+        eigenvalues: Tensor = torch.linalg.eigvalsh(products)
     except LinAlgError:
         _logger.debug("eigvalsh did not converge; an SVD decides")
-        return unit.new_full((unit.shape[0], min(unit.shape[-2:])), torch.nan)
+        return products.new_full(products.shape[:-1], torch.nan)
     values: Tensor = eigenvalues.clamp_min(0.0).sqrt().flip(-1)
     return values
 
 
-def _by_svd(unit: Tensor) -> Tensor:
+def _by_svd(wide: Tensor) -> Tensor:
     # numpy's LAPACK is about ten times faster than torch's for values alone on a CPU.
-    if unit.device.type == "cpu":
+    if wide.device.type == "cpu":
         try:
-            return torch.from_numpy(np.linalg.svd(unit.numpy(), compute_uv=False))
+            return torch.from_numpy(np.linalg.svd(wide.numpy(), compute_uv=False))
         except np.linalg.LinAlgError:
             _logger.debug("svd did not converge")
     else:
         try:
-            values: Tensor = torch.linalg.svdvals(unit)
+            values: Tensor = torch.linalg.svdvals(wide)
             return values
         except LinAlgError:
             _logger.debug("svd did not converge")
-    return unit.new_full((unit.shape[0], min(unit.shape[-2:])), torch.nan)
+    return wide.new_full((wide.shape[0], min(wide.shape[-2:])), torch.nan)

@@ -341,7 +341,9 @@ SPECTRUM_METRICS = (
         formula="<G, u> / (|G|_* |u|_2)",
         reference="duality of the nuclear and the spectral norm",
         help="Decrease to first order, against the best update of the same spectral norm: 1 for "
-        "the exact polar factor of the gradient.",
+        "the exact polar factor of the gradient. It takes the gradient's own spectrum, which costs "
+        "as much as the update's: in flight it is null unless the stage gradient is recorded too; "
+        "optgeom analyze computes it where the trace holds raw gradients.",
         stages=("update",),
         accuracy=_COSINE_ERROR,
     ),

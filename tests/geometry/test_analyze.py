@@ -121,7 +121,9 @@ def test_cells_that_are_measured_are_not_measured_again(
     write: Callable[..., Trace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def everything(key: Cell, matrix: np.ndarray) -> tuple[dict, dict]:
-        facts = Context(stage=key.stage, gradient=torch.from_numpy(matrix), lr=0.1)
+        facts = Context(
+            stage=key.stage, gradient=torch.from_numpy(matrix), gradient_nuclear_norm=1.0, lr=0.1
+        )
         tensor = torch.from_numpy(matrix)
         extra = {"ns_row_error": 0.0} if key.stage == "orthogonalized" else {}
         return (

@@ -123,6 +123,27 @@ def test_metrics_stand_only_on_their_stages(stage: str, rng: np.random.Generator
         assert stage in METRICS[name].stages
 
 
+def test_descent_efficiency_takes_the_gradients_nuclear_norm_and_no_second_spectrum(
+    rng: np.random.Generator,
+) -> None:
+    for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        update, gradient = (torch.from_numpy(x).to(dtype) for x in rng.standard_normal((2, 30, 20)))
+        assert (
+            measure_spectrum(update, Context(gradient=gradient)).values["descent_efficiency"]
+            is None
+        )
+        nuclear = measure_spectrum(gradient, Context(stage="gradient")).values["nuclear_norm"]
+        assert isinstance(nuclear, float)
+        facts = Context(gradient=gradient, gradient_nuclear_norm=nuclear)
+        found = measure_spectrum(update, facts).values["descent_efficiency"]
+        assert found == pytest.approx(
+            measure(update, gradient=gradient)["descent_efficiency"], abs=bound
+        )
+        u, g = update.double().numpy(), gradient.double().numpy()
+        exact = (u * g).sum() / scipy.linalg.svdvals(g).sum() / scipy.linalg.norm(u, 2)
+        assert found == pytest.approx(exact, abs=bound)
+
+
 def test_row_error_takes_the_polar_rows_of_ns_input(rng: np.random.Generator) -> None:
     entered = torch.from_numpy(rng.standard_normal((40, 12)))
     left, _, right = scipy.linalg.svd(entered.numpy(), full_matrices=False)
