@@ -7,13 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import torch
 
 from optgeom.hooks.describe import Description
 from optgeom.hooks.recorder import Recorder
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 VARIABLE = "OPTGEOM_DISABLED"
 """Set to anything but 0, false, no, off or nothing, it makes `watch` watch nothing."""
@@ -71,7 +70,7 @@ class Disabled(Recorder):
     def capture_next(self) -> None:
         """Nothing."""
 
-    def log(self, *, step: int | None = None, **scalars: float | Tensor) -> None:
+    def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
         """Nothing, whatever it is given.
 
         Args:

@@ -83,7 +83,7 @@ class Recorder:
         self._stages = stages
         self._strict = strict
         self._room = room
-        self._raw_bytes = 0
+        self._raw_bytes = self._last_raw = 0
         self._updates_stopped = False
         self._replaced = Replaced(model, self._optimizers, layers)
         self._step = start_step
@@ -335,7 +335,11 @@ class Recorder:
     def _within_room(self, planned: Plan) -> Plan:
         """Leave raw matrices out for good before they take more of the disk than they may."""
         more = raw_bytes((self._layers[i] for i in planned.updates), len(self._stages))
-        if not self._updates_stopped and self._raw_bytes + more > self._room:
+        # of other ranks is known what they had submitted before the last capture's own
+        alone = self._ranks.size == 1
+        taken = self._writer.raw_bytes if alone else self._raw_bytes + self._last_raw
+        self._last_raw = more
+        if not self._updates_stopped and taken + more > self._room:
             self._updates_stopped = True
             logger.warning(
                 "raw matrices end before step %d: with it they would take more than %.3g GB, a "
