@@ -25,7 +25,8 @@ class Span:
         return self.storage == other.storage and self.start < other.stop and other.start < self.stop
 
 
-_PLAIN = (Tensor, nn.Parameter)
+PLAIN = (Tensor, nn.Parameter)
+"""Types whose own storage holds their data."""
 
 
 def unwrap(tensor: object) -> Tensor | None:
@@ -35,7 +36,7 @@ def unwrap(tensor: object) -> Tensor | None:
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
         return None
     if (
-        type(tensor) not in _PLAIN
+        type(tensor) not in PLAIN
         and type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
     ):
         return None  # a wrapper subclass: its storage is not where its data is

@@ -75,7 +75,11 @@ class Fold:
                 self._count(0, target, shift, as_float(target) + shift)
             self.terms.append(effect.term)
             self.operand_dtype = _coarser(self.operand_dtype, effect.operands)
-            self.origin = "in_direction" if effect.toward else (origin or self.origin)
+            found = {self.origin, origin, "in_direction" if effect.toward else None}
+            for one in ("in_direction", "in_gradient"):  # whatever their order was
+                if one in found:
+                    self.origin = one
+                    break
 
     def interrupt(self, name: str, target: Tensor) -> None:
         """An operation that is not understood comes next: keep the weights as they are now."""

@@ -7,12 +7,13 @@ so whatever is made from a weight is followed until the step ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 from weakref import ref
 
+import torch
 from torch import Tensor
 
-from optgeom.hooks.address import unwrap
+from optgeom.hooks.address import PLAIN, unwrap
 from optgeom.hooks.fold import Origin
 from optgeom.hooks.slot import Slot
 
@@ -42,6 +43,7 @@ class Origins:
         self._slots = tuple(slots)
         self._sizes = {slot.parameter.numel() for slot in self._slots}
         self._sizes |= {slot.weights.numel() for slot in self._slots}
+        self._weights = {slot.pointer for slot in self._slots}
         self._stems: dict[int, tuple[ref[Tensor], Slot, Made]] = {}
         self._measures: dict[int, tuple[ref[Tensor], Slot]] = {}
         self._gradients: dict[int, Slot] | None = None
@@ -51,6 +53,32 @@ class Origins:
         """The gradients were made anew, as by a closure: what is known of the old ones goes."""
         self._gradients = None
         self._decayed.clear()
+
+    def concern(self, operands: Iterable[Any], by: str) -> bool:
+        """Whether an operation on these can matter here; False is certain, and cheap to have.
+
+        Args:
+            operands: what an operation was given; those that are no tensors do not count.
+            by: the operation's name, without prefix and suffix.
+        """
+        for operand in operands:
+            if isinstance(operand, (list, tuple)):
+                if self.concern(operand, by):
+                    return True
+            elif isinstance(operand, Tensor):
+                if type(operand) not in PLAIN or operand.layout != torch.strided:
+                    return True
+                here = operand.data_ptr()
+                if here in self._weights or (by in MULTIPLES and here in self._gradient_pointers()):
+                    return True
+                if id(operand) in self._stems or id(operand) in self._measures:
+                    return True
+        return False
+
+    def _gradient_pointers(self) -> dict[int, Slot]:
+        if self._gradients is None:
+            self._gradients = {slot.gradient_pointer: slot for slot in self._slots}
+        return self._gradients
 
     def spread(self, operands: Iterable[Tensor], result: Tensor, by: str = "") -> None:
         """Note that `result` is made from `operands`, if one of them stems from weights.
@@ -137,6 +165,4 @@ class Origins:
         plain = unwrap(tensor)
         if plain is None:
             return None
-        if self._gradients is None:
-            self._gradients = {slot.gradient_pointer: slot for slot in self._slots}
-        return self._gradients.get(plain.data_ptr())
+        return self._gradient_pointers().get(plain.data_ptr())

@@ -15,9 +15,16 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from optgeom.hooks.address import Address, Span, address_of, same_layout, span_of, unwrap
+from optgeom.hooks.address import PLAIN, Address, Span, address_of, same_layout, span_of, unwrap
 from optgeom.hooks.layers import as_float
-from optgeom.hooks.operations import arguments, at, effect_of, is_foreach, scale_operand
+from optgeom.hooks.operations import (
+    arguments,
+    at,
+    base_name,
+    effect_of,
+    is_foreach,
+    scale_operand,
+)
 from optgeom.hooks.origins import Origins
 from optgeom.hooks.sharding import local
 from optgeom.hooks.slot import Slot
@@ -27,7 +34,7 @@ from optgeom.hooks.terms import Term
 SHAPE_ONLY = frozenset(
     f"aten::{prefix}{fill}{suffix}"
     for prefix, suffix in (("new_", ""), ("", "_like"))
-    for fill in ("zeros", "ones", "empty", "full", "rand", "randn", "empty_strided")
+    for fill in ("zeros", "ones", "empty", "full", "rand", "randn", "randint", "empty_strided")
 )
 """Operations that take a tensor's shape and nothing of its values."""
 
@@ -88,6 +95,7 @@ class Reading:
     def note_gradients(self) -> None:
         """Look where the gradients are now; called again after a closure has made them anew."""
         self._gradients = []
+        self._origins.note_gradients()
         for slot in self.slots:
             slot.note_gradient()
             if slot.formula is not None:
@@ -120,6 +128,9 @@ class Reading:
             args: its positional operands.
             kwargs: its keyword operands.
         """
+        if names == ("self",) and self._is_far(args[0]):
+            if not self._origins.concern((*args, *kwargs.values()), base_name(func)):
+                return
         values = arguments(func, args, kwargs)
         for name in names:
             written = values.get(name)
@@ -138,15 +149,26 @@ class Reading:
         if name in SHAPE_ONLY:
             return
         self.saw_svd = self.saw_svd or name == SVD
+        by, operands = base_name(func), (*args, *kwargs.values())
+        if not self._origins.concern(operands, by):
+            return
         if isinstance(result, Tensor):
-            self._origins.spread(_tensors((*args, *kwargs.values())), result)
+            self._origins.spread(_tensors(operands), result, by)
         elif isinstance(result, (list, tuple)):
             values = arguments(func, args, kwargs)
             foreach = is_foreach(func)
             for index, made in enumerate(result):
                 if isinstance(made, Tensor):
                     entry = at(values, index, len(result)) if foreach else values
-                    self._origins.spread(_tensors(entry.values()), made)
+                    self._origins.spread(_tensors(entry.values()), made, by)
+
+    def _is_far(self, written: Any) -> bool:
+        """Whether one plain tensor is written to that shares no memory with what is watched."""
+        return (
+            type(written) in PLAIN
+            and written.layout == torch.strided
+            and written.untyped_storage().data_ptr() not in self._storages
+        )
 
     def _find(self, plain: Tensor) -> Slot | None:
         """The slot whose weights a plain tensor is: the same memory in the same geometry."""
@@ -272,7 +294,7 @@ class Reading:
         if func._schema.name in OVERWRITING:
             self._origins.forget(written)
             values = {name: value for name, value in values.items() if name != "self"}
-        self._origins.spread(_tensors(values.values()), written)
+        self._origins.spread(_tensors(values.values()), written, base_name(func))
 
 
 def _plain(operand: Tensor) -> Tensor | None:

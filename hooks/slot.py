@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from optgeom.hooks.fold import DecayForm, Fold, narrow_counts
@@ -75,6 +76,8 @@ class Slot:
     def note_gradient(self) -> None:
         """Look where the gradient is now."""
         grad = self.parameter.grad
+        if grad is not None and grad.layout == torch.sparse_coo:
+            grad = grad.to_dense()
         self.gradient = None if grad is None else local(grad.detach())
         self.gradient_pointer = -1 if self.gradient is None else self.gradient.data_ptr()
 
