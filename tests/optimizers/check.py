@@ -1,0 +1,33 @@
+"""What every optimizer's record has to be, whichever package it is from."""
+
+from __future__ import annotations
+
+from tests.optimizers.case import Case
+from tests.optimizers.examine import examine
+
+SAME_NUMBER = 1e-7
+"""The factor 1 - decay is one number, which some optimizers keep as a float32 tensor."""
+
+SPACINGS = 4.0
+"""W_after from W_before and the row: the roundings of at most a few operations on the weights."""
+
+
+def check(case: Case) -> None:
+    """Assert that an optimizer is recorded as its documentation and its twin say."""
+    found = examine(case)
+    if case.cannot or found.cannot:
+        assert case.cannot, found.cannot
+        assert found.cannot.startswith(case.cannot)
+        return
+    assert found.failure == ""
+    assert found.same_bits, "watching changed the run"
+    assert found.once, "not one row per layer and step"
+    assert found.unverified == case.unverified
+    assert found.statuses <= {"ok", "zero", "lr_absent", "unverified"}
+    assert found.source == case.source, found.why
+    assert bool(found.why) == ("difference" in found.source)
+    assert found.decay_form == case.decay_form
+    assert found.decay_error <= SAME_NUMBER
+    assert found.rate_error <= SAME_NUMBER
+    assert found.error <= case.tolerance, found.worst
+    assert found.rebuilt <= SPACINGS
