@@ -1,0 +1,229 @@
+"""Step time with watching over step time without, for ours and for what people use today.
+
+Each case runs in a process of its own and prints one row of a Markdown table: captured against
+neighbouring uncaptured steps (``--tables steps``), the share of whole runs (``runs``), and the
+peers (``peers``; make their environment first: ``python benchmarks/peers.py``). How it is measured
+and what the columns mean: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import OPTIMIZERS, SIZES
+from methods import BY_HAND, OURS
+from peers import ENVIRONMENT, PEERS, interpreter
+from timing import CaseFailed, Interval, calibrated, in_process, machine, table
+
+BARS = {"adamw": 4.0, "adamw-foreach": 4.0, "muon": 8.0, "normuon": 2.0}
+"""Per cent of a step for norms and CV of every matrix, on the job "small"."""
+
+RAW_BAR = 8.0
+"""Per cent of a step for raw matrices."""
+
+RUN_BAR = 1.5
+"""Per cent of a run for the defaults."""
+
+RUNS: Mapping[str, dict[str, Any]] = {
+    "the defaults": {},
+    "every=10, budget=0.01": {"every": 10, "budget": 0.01},
+}
+"""Settings of whole runs; the second asks for more than the budget buys."""
+
+TABLES = ("steps", "runs", "peers")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for."""
+
+    tables: Sequence[str]
+    job: str
+    optimizers: Sequence[str]
+    pairs: int
+    sessions: int
+    blocks: int
+    environment: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A printed row and the result behind it; none where the case failed."""
+
+    cells: Mapping[str, str]
+    result: Mapping[str, Any] | None
+
+
+def step_rows(options: Options, methods: Sequence[str], python: Path) -> Iterator[Row]:
+    """One row per optimizer and method."""
+    for optimizer in options.optimizers:
+        for method in methods:
+            yield row_of(options, optimizer, method, python)
+
+
+def row_of(options: Options, optimizer: str, method: str, python: Path) -> Row:
+    """Measure one method on one optimizer."""
+    cells = {"optimizer": optimizer, "what": method}
+    arguments = {
+        "size": options.job,
+        "optimizer": optimizer,
+        "method": method,
+        "pairs": options.pairs,
+        "sessions": options.sessions,
+    }
+    columns = (
+        "step, ms",
+        "added, %",
+        "uncaptured beside, %",
+        "background CPU, %",
+        "missing",
+        "bar",
+    )
+    try:
+        result = in_process("paired.py", arguments, python=python)
+    except CaseFailed as error:
+        return Row(cells | dict.fromkeys(columns, "") | {"added, %": f"failed: {error}"}, None)
+    added, beside = Interval(**result["added"]), Interval(**result["beside"])
+    missing = result["missing"]
+    values = (
+        f"{result['step_ms']:.0f}",
+        f"{added:.1f}",
+        f"{beside.median:+.1f}",
+        f"{result['background']:.1f}",
+        "" if missing is None else str(missing),
+        _bar(options.job, optimizer, method, added.median),
+    )
+    return Row(cells | dict(zip(columns, values, strict=True)), result)
+
+
+def _bar(job: str, optimizer: str, method: str, added: float) -> str:
+    if job != "small" or method not in OURS:
+        return ""
+    bar = RAW_BAR if "raw" in method else BARS[optimizer]
+    if "raw" in method and optimizer != "adamw":
+        return ""
+    return f"{bar:g} %: {'kept' if added <= bar else 'missed'}"
+
+
+def run_row(options: Options, optimizer: str, name: str) -> Row:
+    """Measure the share of one whole run."""
+    cells = {"optimizer": optimizer, "settings": name}
+    columns = (
+        "step, ms",
+        "steps",
+        "wall, %",
+        "counted, %",
+        "recorded, %",
+        "spectra",
+        "of what the budget buys, %",
+        "longest / mean wait",
+        "bars",
+    )
+    arguments = {
+        "size": options.job,
+        "optimizer": optimizer,
+        "settings": RUNS[name],
+        "blocks": options.blocks,
+    }
+    try:
+        result = in_process("whole_run.py", arguments, timeout=4 * 3600)
+    except CaseFailed as error:
+        return Row(cells | dict.fromkeys(columns, "") | {"wall, %": f"failed: {error}"}, None)
+    wall = Interval(**result["wall"])
+    bars = (
+        max(wall.median, result["counted"]) <= RUN_BAR,
+        result["of_affordable"] >= 50.0,
+        result["longest_wait"] <= 2 * result["mean_wait"],
+    )
+    values = (
+        f"{result['step_ms']:.0f}",
+        str(result["steps"]),
+        f"{wall:.2f}",
+        f"{result['counted']:.2f}",
+        f"{result['recorded']:.2f}",
+        f"{result['spectra']} of {result['layers']} layers",
+        f"{result['of_affordable']:.0f}",
+        f"{result['longest_wait']} / {result['mean_wait']:.0f}",
+        ", ".join("kept" if held else "missed" for held in bars),
+    )
+    return Row(cells | dict(zip(columns, values, strict=True)), result)
+
+
+def report(title: str, rows: Iterator[Row]) -> list[Mapping[str, Any]]:
+    """Print a table as soon as it is measured; returns the results behind it."""
+    done = list(rows)
+    results = [row.result for row in done if row.result is not None]
+    print(f"\n### {title}\n")
+    print(table([row.cells for row in done]))
+    print(f"\n{calibrated([g for result in results for g in result['gflops']])}", flush=True)
+    return [{**row.cells, **(row.result or {})} for row in done]
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Options, Path | None]:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=["steps", "runs"])
+    parser.add_argument("--job", choices=sorted(SIZES), default="small", help="(%(default)s)")
+    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
+    parser.add_argument("--pairs", type=int, default=40, help="captured steps (%(default)s)")
+    parser.add_argument("--sessions", type=int, default=5, help="times attached (%(default)s)")
+    parser.add_argument(
+        "--blocks", type=int, default=31, help="pairs of blocks of 50 steps (%(default)s)"
+    )
+    parser.add_argument(
+        "--environment", type=Path, default=ENVIRONMENT, help="of the peers (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, help="write every result there too")
+    given = parser.parse_args(arguments)
+    options = Options(
+        tables=given.tables,
+        job=given.job,
+        optimizers=given.optimizers,
+        pairs=given.pairs,
+        sessions=given.sessions,
+        blocks=given.blocks,
+        environment=given.environment,
+    )
+    if "peers" in options.tables and not interpreter(options.environment).exists():
+        parser.error(
+            f"no environment at {options.environment}: make it with python benchmarks/peers.py"
+        )
+    return options, given.json
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print what the command line asks for."""
+    options, into = parse(arguments)
+    print(f"{machine()}; job {options.job}")
+    here = Path(sys.executable)
+    results: dict[str, list[Mapping[str, Any]]] = {}
+    if "steps" in options.tables:
+        results["steps"] = report("Captured steps", step_rows(options, list(OURS), here)) + report(
+            "By hand", step_rows(options, list(BY_HAND), here)
+        )
+    if "runs" in options.tables:
+        results["runs"] = report(
+            "Whole runs",
+            (
+                run_row(options, optimizer, name)
+                for optimizer in options.optimizers
+                for name in RUNS
+            ),
+        )
+    if "peers" in options.tables:
+        python = interpreter(options.environment)
+        results["peers"] = report("Peers", step_rows(options, list(PEERS), python))
+    if into is not None:
+        into.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
