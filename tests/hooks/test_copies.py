@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -35,41 +37,79 @@ def test_two_recorders_share_one_optimizer(close_first, watched, bag, train, ope
     assert second.last_step == (4 if close_first == 0 else 2)
 
 
-def test_a_copy_of_a_watched_optimizer_is_not_watched(
-    watched, bag, train, opened, tmp_path
+class Plain:
+    """No torch.optim.Optimizer: nothing of torch's decides what a pickle holds."""
+
+    def __init__(self, params: list[nn.Parameter]) -> None:
+        self.param_groups = [{"params": params, "lr": 1.0}]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for p in self.param_groups[0]["params"]:
+            p.sub_(p.grad)
+
+
+def through_pickle(optimizer: Any) -> Any:
+    return pickle.loads(pickle.dumps(optimizer))
+
+
+def through_torch(optimizer: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(optimizer, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+
+
+@pytest.mark.parametrize("through", [through_pickle, through_torch, copy.deepcopy])
+@pytest.mark.parametrize("kind", ["plain", "torch", "scheduled"])
+def test_a_watched_optimizer_can_be_saved_whole(
+    through: Any, kind: str, watched, bag, train, opened
 ) -> None:
-    class Plain:
-        """No torch.optim.Optimizer, so that a copy takes the wrapped step along."""
-
-        def __init__(self, params: list[nn.Parameter]) -> None:
-            self.param_groups = [{"params": params, "lr": 1.0}]
-
-        @torch.no_grad()
-        def step(self) -> None:
-            for p in self.param_groups[0]["params"]:
-                p.sub_(p.grad)
-
-    for optimizer_class in (Plain, lambda ps: torch.optim.SGD(ps, lr=1.0)):
-        model = bag()
-        optimizer = optimizer_class(list(model.parameters()))
-        name = type(optimizer).__name__
-        with watched(model, optimizer, out=tmp_path / name):
-            train(model, optimizer, [0])
-            before = model.tall.detach().clone()
-            other = copy.deepcopy(optimizer)
-            for p in other.param_groups[0]["params"]:
-                p.grad = torch.ones_like(p)
-            copied = other.param_groups[0]["params"][0].detach().clone()
-            other.step()
-            assert torch.equal(model.tall, before)
-            assert not torch.equal(other.param_groups[0]["params"][0], copied)
-        assert opened(name).last_step == 0
+    model = bag()
+    params = list(model.parameters())
+    optimizer = Plain(params) if kind == "plain" else torch.optim.AdamW(params, lr=0.1)
+    with watched(model, optimizer) as recorder:
+        if kind == "scheduled":
+            torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        train(model, optimizer, [0])
+        loaded = through(optimizer)
+        before = model.tall.detach().clone()
+        params = loaded.param_groups[0]["params"]
+        copied = params[0].detach().clone()
+        for p in params:
+            p.grad = torch.ones_like(p)
+        loaded.step()
+        assert not torch.equal(params[0], copied)
+        assert torch.equal(model.tall, before)
+        assert recorder.step == 1
+        train(model, optimizer, [1])
+    assert opened().steps("tall").tolist() == [0, 1]
 
 
-def test_a_watched_optimizer_can_be_pickled(watched, bag, train) -> None:
+def test_state_dicts_hold_nothing_of_ours(watched, bag, train) -> None:
+    model, plain = bag(), bag()
+    optimizers = [torch.optim.AdamW(one.parameters(), lr=0.1) for one in (model, plain)]
+    with watched(model, optimizers[0]):
+        for one, optimizer in zip((model, plain), optimizers, strict=True):
+            train(one, optimizer, range(3))
+        files = []
+        for optimizer in optimizers:
+            file = io.BytesIO()
+            torch.save(optimizer.state_dict(), file)
+            files.append(file.getvalue())
+            torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    assert files[0] == files[1]
+
+
+def test_a_copy_of_a_watched_model_trains_unwatched(watched, bag, train, opened) -> None:
     model = bag()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    with watched(model, optimizer):
+    with watched(model, optimizer) as recorder:
         train(model, optimizer, [0])
-        loaded = pickle.loads(pickle.dumps(optimizer))
-    assert loaded.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+        other = copy.deepcopy(model)
+        own = torch.optim.AdamW(other.parameters(), lr=0.1)
+        own.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        train(other, own, [1, 2])
+        train(model, optimizer, [1, 2])
+        assert recorder.step == 3
+    assert torch.equal(model.tall, other.tall)
+    assert opened().steps("tall").tolist() == [0, 1, 2]

@@ -38,6 +38,54 @@ def test_an_exception_inside_the_step_leaves_nothing_behind(watched, bag, train,
     assert torch.allclose(torch.from_numpy(trace.matrix(1, "tall")), model.tall.grad)
 
 
+def test_an_interrupt_inside_a_captured_step_leaves_nothing_behind(
+    watched, bag, give_gradients, opened
+) -> None:
+    """The second of two optimizers is interrupted: the step stays open, and is made again."""
+
+    class Fragile(torch.optim.SGD):
+        broken = False
+
+        def step(self, closure: Any = None) -> Any:
+            result = super().step(closure)
+            if self.broken:
+                raise KeyboardInterrupt
+            return result
+
+    model = bag()
+    first = torch.optim.SGD([model.tall], lr=0.1)
+    second = Fragile([model.wide, model.row], lr=0.1)
+    with watched(model, [first, second], every=2, updates_every=2) as recorder:
+        for step in range(2):
+            give_gradients(model, step)
+            first.step()
+            second.step()
+        second.broken = True
+        give_gradients(model, 2)
+        first.step()
+        with pytest.raises(KeyboardInterrupt):
+            second.step()
+        assert recorder.step == 2
+        assert not _get_current_dispatch_mode_stack()
+        second.broken = False
+        recorder.capture_next()  # of the next step that begins: this one has
+        give_gradients(model, 3)
+        second.step()
+        assert recorder.step == 3
+        for step in (4, 5):
+            give_gradients(model, step)
+            first.step()
+            second.step()
+        assert recorder.step == 5
+        assert recorder.failure is None
+    trace = opened()
+    assert trace.steps("tall").tolist() == [0, 2, 3, 4]
+    assert trace.steps("wide").tolist() == [0, 2, 3, 4]
+    truth = give_gradients(model, 3) or model.wide.grad
+    assert torch.allclose(torch.from_numpy(trace.matrix(2, "wide")), truth, atol=1e-6)
+    assert set(trace.metrics()["status"].to_pylist()) == {"ok"}
+
+
 def broken(*args: Any, **kwargs: Any) -> Any:
     raise RuntimeError("broken on purpose")
 
