@@ -36,6 +36,7 @@ from optgeom.hooks.sharding import Ranks, is_sharded, local
 from optgeom.hooks.slot import Slot
 from optgeom.hooks.state import second_moment_of
 from optgeom.hooks.targets import Target, targets_of
+from optgeom.hooks.terms import precision
 from optgeom.hooks.verify import Outcome, Promise, outcomes
 from optgeom.hooks.ways import Ways
 from optgeom.hooks.worker import Worker
@@ -126,6 +127,7 @@ class Capturing:
         self._stages = stages
         self._ways = Ways(layers)
         self._asked: set[int] = set()
+        self._rooms: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     # -- before the step -----------------------------------------------------------------------
 
@@ -189,10 +191,23 @@ class Capturing:
         entry = capture.entries[target.index]
         names = present(slot, capture.optimizer, self._stages)
         facts = self._facts(capture, target, slot)
-        parts = local_parts(slot, entry, capture.optimizer, names)
+        out = self._room(capture, target, slot)
+        parts = local_parts(slot, entry, capture.optimizer, names, out)
         counts = slot.held_back(parts["update"], entry.lr, facts.decay)
         self._measure(capture, target, slot.taps, parts, facts, counts)
         slot.finish(parts["update"])
+
+    def _room(self, capture: Capture, target: Target, slot: Slot) -> Tensor | None:
+        """Memory for an update that is only looked at: pages of its own would cost more than it."""
+        kept = capture.plan.spectra | capture.plan.updates
+        if not kept.isdisjoint(target.layers):
+            return None
+        weights, place = slot.weights, (slot.weights.device, precision(slot.weights))
+        known = self._rooms.get(place)
+        if known is None or known.numel() < weights.numel():
+            known = torch.empty(weights.numel(), device=place[0], dtype=place[1])
+            self._rooms[place] = known
+        return known
 
     def _facts(self, capture: Capture, target: Target, slot: Slot) -> Facts:
         entry = capture.entries[target.index]

@@ -107,18 +107,20 @@ class Fold:
             return self.origin
         return "decoupled" if self.scale != 1.0 else "none"
 
-    def update(self, after: Tensor, lr: float) -> Tensor | None:
+    def update(self, after: Tensor, lr: float, out: Tensor | None = None) -> Tensor | None:
         """-(W_after - (1 - decay) W_before) / lr, in the shape of the local weights.
 
         Args:
             after: the weights after the step.
             lr: the divisor.
+            out: as of `Term.evaluate`.
 
         Returns:
-            A new tensor, float32 (float64 for float64 weights); None where nothing was added.
+            A new tensor, or one in `out`; float32 (float64 for float64 weights); None where nothing
+            was added.
         """
         if self.base is None and (self.scale == 1.0 or self.decay != 0.0):
-            return self._sum(after, -1.0 / lr)
+            return self._sum(after, -1.0 / lr, out)
         shift = self._sum(after, 1.0)
         if self.base is not None:
             moved = as_float(after) - as_float(self.base)
@@ -130,10 +132,10 @@ class Fold:
             shift = scaling if shift is None else shift.add_(scaling)
         return None if shift is None else shift.div_(-lr)
 
-    def _sum(self, like: Tensor, times: float) -> Tensor | None:
+    def _sum(self, like: Tensor, times: float, out: Tensor | None = None) -> Tensor | None:
         total: Tensor | None = None
         for term in self.terms:
-            value = term.evaluate(like, times)
+            value = term.evaluate(like, times, out if total is None else None)
             if len(self.terms) > 1:
                 size = pick(value).abs() / abs(times)
                 self.reach = size if self.reach is None else self.reach + size

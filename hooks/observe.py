@@ -131,7 +131,7 @@ def present(slot: Slot, optimizer: Any, stages: Sequence[str]) -> list[str]:
 
 
 def local_parts(
-    slot: Slot, entry: Entry, optimizer: Any, names: Sequence[str]
+    slot: Slot, entry: Entry, optimizer: Any, names: Sequence[str], out: Tensor | None = None
 ) -> dict[str, Tensor]:
     """This rank's part of each matrix, in the precision of the fold; finishes the slot.
 
@@ -140,6 +140,7 @@ def local_parts(
         entry: its group's settings at step entry.
         optimizer: that made the step.
         names: as `present` gave them.
+        out: flat memory that the update may be put into, if it need not outlive the call's use.
     """
     after = local(slot.parameter.detach())
     parts: dict[str, Tensor] = {"after": after}
@@ -155,17 +156,17 @@ def local_parts(
         second = second_moment_of(optimizer, slot.parameter)
         if second is not None:
             parts["second_moment"] = as_float(local(second))
-    update = _update(slot, after, entry)
+    update = _update(slot, after, entry, out)
     parts["update"] = torch.zeros_like(as_float(after)) if update is None else update
     return parts
 
 
-def _update(slot: Slot, after: Tensor, entry: Entry) -> Tensor | None:
+def _update(slot: Slot, after: Tensor, entry: Entry, out: Tensor | None) -> Tensor | None:
     if slot.handed is not None:  # what moves the weights, once multiplied with the rate
         return None if entry.status == "lr_zero" else slot.handed
     if slot.formula is not None:
         return slot.formula.update(slot.gradient)
-    return slot.fold.update(after, entry.lr)
+    return slot.fold.update(after, entry.lr, out)
 
 
 def facts_of(slot: Slot, entry: Entry, optimizer: Any, step: int, decay: float) -> Facts:

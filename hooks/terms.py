@@ -27,26 +27,31 @@ class Term:
     operands: tuple[Any, ...]
     factor: float = 1.0
 
-    def evaluate(self, like: Tensor, times: float = 1.0) -> Tensor:
+    def evaluate(self, like: Tensor, times: float = 1.0, out: Tensor | None = None) -> Tensor:
         """The addend's numbers, times a factor.
 
         Args:
             like: a tensor of the weights' shape, dtype and device.
             times: multiplied with `factor` before anything is rounded.
+            out: (at least as many entries,) flat, of the precision of the fold: overwritten, where
+                memory of one's own is not worth its pages.
 
         Returns:
-            A new tensor of that shape; float64 for float64 weights, else float32.
+            A new tensor of that shape, or one in `out`; float64 for float64 weights, else float32.
         """
         factor = self.factor * times
+        if out is None:
+            room = torch.empty(like.shape, dtype=precision(like), device=like.device)
+        else:
+            room = out[: like.numel()].view(like.shape)
         if self.kind == "sum":
             (operand,) = self.operands
             if not isinstance(operand, Tensor):
-                value = float(operand) * factor
-                return torch.full(like.shape, value, dtype=precision(like), device=like.device)
-            return _expanded(_wide(operand, like) * factor, like)
+                return room.fill_(float(operand) * factor)
+            return torch.mul(_wide(operand, like), factor, out=room)
         left, right = (_wide(operand, like) for operand in self.operands)
-        found = left / right if self.kind == "quotient" else left * right
-        return _expanded(found.mul_(factor), like)
+        combine = torch.div if self.kind == "quotient" else torch.mul
+        return combine(left, right, out=room).mul_(factor)
 
     def fix(self, like: Tensor) -> None:
         """Compute the numbers now, and let the operands go."""
@@ -65,15 +70,11 @@ def precision(weights: Tensor) -> torch.dtype:
 
 
 def _wide(operand: Any, like: Tensor) -> Tensor:
-    """An operand in the precision of the fold, not yet expanded to the weights' shape."""
+    """An operand in the precision of the fold, expanded to the weights' shape."""
     if not isinstance(operand, Tensor):
         return torch.tensor(float(operand), dtype=precision(like), device=like.device)
     operand = operand.detach()
     if operand.layout == torch.sparse_coo:
         operand = operand.to_dense()
     wide: Tensor = operand.to(device=like.device, dtype=precision(like))
-    return wide
-
-
-def _expanded(value: Tensor, like: Tensor) -> Tensor:
-    return value if value.shape == like.shape else value.expand(like.shape).contiguous()
+    return wide if wide.shape == like.shape else wide.expand(like.shape)
