@@ -136,7 +136,9 @@ class MatrixOptimizer(Optimizer):
             if self.stage_observer is not None:
                 self.stage_observer(p, "ns_input", ns_input)
                 self.stage_observer(p, "orthogonalized", orthogonalized)
-            update = take_back(self.rule(orthogonalized.float(), state, settings), like=p)
+            # row by row in memory, like the weights: a tall matrix comes transposed
+            widened = orthogonalized.to(torch.float32, memory_format=torch.contiguous_format)
+            update = take_back(self.rule(widened, state, settings), like=p)
             if self.stage_observer is not None:
                 self.stage_observer(p, "update", update)
 
