@@ -46,13 +46,17 @@ def _code_names(function: FunctionType, wanted: frozenset[str], seen: set[CodeTy
     names = {name for code in _nested(function.__code__) for name in code.co_names}
     if names & wanted:
         return True
-    package = function.__module__.partition(".")[0]
+    package = _package_of(function)
     return any(
         _code_names(called, wanted, seen)
         for named in map(function.__globals__.get, names)
         for called in _functions(named)
-        if called.__module__.partition(".")[0] == package
+        if _package_of(called) == package
     )
+
+
+def _package_of(function: FunctionType) -> str:
+    return str(function.__module__ or "").partition(".")[0]  # None in code that was exec'ed
 
 
 def _functions(named: object) -> Iterator[FunctionType]:
