@@ -36,6 +36,8 @@ RUNS: Mapping[str, dict[str, Any]] = {
 }
 """Settings of whole runs; the second asks for more than the budget buys."""
 
+ALL = [*OURS, *BY_HAND, *PEERS]
+
 TABLES = ("steps", "runs", "peers")
 
 
@@ -46,6 +48,7 @@ class Options:
     tables: Sequence[str]
     job: str
     optimizers: Sequence[str]
+    methods: Sequence[str]
     pairs: int
     sessions: int
     blocks: int
@@ -64,7 +67,8 @@ def step_rows(options: Options, methods: Sequence[str], python: Path) -> Iterato
     """One row per optimizer and method."""
     for optimizer in options.optimizers:
         for method in methods:
-            yield row_of(options, optimizer, method, python)
+            if method in options.methods:
+                yield row_of(options, optimizer, method, python)
 
 
 def row_of(options: Options, optimizer: str, method: str, python: Path) -> Row:
@@ -158,6 +162,8 @@ def run_row(options: Options, optimizer: str, name: str) -> Row:
 def report(title: str, rows: Iterator[Row]) -> list[Mapping[str, Any]]:
     """Print a table as soon as it is measured; returns the results behind it."""
     done = list(rows)
+    if not done:
+        return []
     results = [row.result for row in done if row.result is not None]
     print(f"\n### {title}\n")
     print(table([row.cells for row in done]))
@@ -173,6 +179,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, Path | None]
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=["steps", "runs"])
     parser.add_argument("--job", choices=sorted(SIZES), default="small", help="(%(default)s)")
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
+    parser.add_argument(
+        "--methods", nargs="+", choices=ALL, default=ALL, metavar="NAME", help="rows of the tables"
+    )
     parser.add_argument("--pairs", type=int, default=40, help="captured steps (%(default)s)")
     parser.add_argument("--sessions", type=int, default=5, help="times attached (%(default)s)")
     parser.add_argument(
@@ -187,6 +196,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, Path | None]
         tables=given.tables,
         job=given.job,
         optimizers=given.optimizers,
+        methods=given.methods,
         pairs=given.pairs,
         sessions=given.sessions,
         blocks=given.blocks,

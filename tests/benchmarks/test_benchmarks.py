@@ -1,0 +1,183 @@
+"""Each benchmark runs with tiny settings and prints the rows and numbers that it promises."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+RAW = "optgeom: raw matrices"
+CLONE = "by hand: clone, difference, row norms"
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+def tables(printed: str) -> list[list[dict[str, str]]]:
+    """The Markdown tables of a text, each row by its columns' names."""
+    found: list[list[dict[str, str]]] = []
+    names: list[str] = []
+    for line in printed.splitlines():
+        if not line.startswith("|"):
+            names = []
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not names:
+            names = cells
+            found.append([])
+        elif set(cells) != {"---"}:
+            found[-1].append(dict(zip(names, cells, strict=True)))
+    return found
+
+
+def numbers(cell: str) -> list[float]:
+    """The numbers of a cell such as "3.2 [1.0, 4.5]"."""
+    values = [float(word) for word in cell.replace("[", "").replace("]", "").split(", ")[1:]]
+    return [float(cell.split()[0]), *values]
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield importlib.import_module("timing")
+    for name in set(sys.modules) - before:
+        if (BENCHMARKS / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+@pytest.mark.slow
+def test_overhead_has_a_row_per_method_and_nothing_is_missing() -> None:
+    few = ["--job", "tiny", "--optimizers", "adamw", "--pairs", "4", "--sessions", "1"]
+    done = run("overhead.py", *few, "--tables", "steps", "--methods", RAW, CLONE)
+    assert done.returncode == 0, done.stderr
+    ours, by_hand = tables(done.stdout)
+    assert [row["what"] for row in ours] == [RAW]
+    assert [row["what"] for row in by_hand] == [CLONE]
+    for row in ours + by_hand:
+        assert all(map(math.isfinite, numbers(row["added, %"])))
+        assert float(row["step, ms"]) >= 0
+    assert [row["missing"] for row in ours] == ["0"]
+    assert by_hand[0]["missing"] == ""
+    assert "GFLOP/s" in done.stdout
+    assert "commit" in done.stdout
+
+
+@pytest.mark.slow
+def test_whole_runs_state_their_share_and_their_spectra() -> None:
+    few = ["--job", "tiny", "--optimizers", "normuon", "--blocks", "3"]
+    done = run("overhead.py", *few, "--tables", "runs")
+    assert done.returncode == 0, done.stderr
+    (rows,) = tables(done.stdout)
+    assert [row["settings"] for row in rows] == ["the defaults", "every=10, budget=0.01"]
+    for row in rows:
+        assert row["steps"] == "150"
+        assert row["spectra"].endswith("of 5 layers")
+        assert int(row["spectra"].split()[0]) >= 5
+        for column in ("wall, %", "counted, %", "recorded, %"):
+            assert all(map(math.isfinite, numbers(row[column]))), column
+
+
+@pytest.mark.slow
+def test_a_peer_that_is_not_there_says_why_in_its_row() -> None:
+    few = ["--job", "tiny", "--optimizers", "adamw", "--pairs", "1", "--environment", sys.prefix]
+    done = run("overhead.py", *few, "--tables", "peers", "--methods", "nvdlfw-inspect, gradients")
+    assert done.returncode == 0, done.stderr
+    ((row,),) = tables(done.stdout)
+    assert "No module named 'nvdlfw_inspect'" in row["added, %"]
+
+
+def test_peers_without_their_environment_are_refused_with_the_command(tmp_path: Path) -> None:
+    done = run("overhead.py", "--tables", "peers", "--environment", str(tmp_path))
+    assert done.returncode == 2
+    assert "python benchmarks/peers.py" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs the kernel's peak of resident memory"
+)
+def test_memory_of_a_snapshot_grows_with_the_model() -> None:
+    settings = ["--side", "256", "--optimizers", "SGD, for-loop"]
+    done = run("memory.py", *settings, "--millions", "1", "5", "--methods", "snapshot")
+    assert done.returncode == 0, done.stderr
+    ((snapshot,),) = tables(done.stdout)
+    # four bytes for each of four million parameters more are 15 MiB
+    assert float(snapshot["5 M"]) - float(snapshot["1 M"]) > 10
+
+    done = run("memory.py", *settings, "--millions", "1", "--methods", "norms")
+    assert done.returncode == 0, done.stderr
+    ((ours,),) = tables(done.stdout)
+    assert ours["captured"] == "norms"
+    assert math.isfinite(float(ours["1 M"]))
+
+
+def test_a_captured_step_is_compared_with_both_neighbours(module: ModuleType) -> None:
+    seconds = [9.0, 1.0, 5.0, 3.0, 7.0, 1.0, 9.0]
+    captured = [True, False, True, False, True, False, True]
+    assert module.added(seconds, captured) == [3.0, 5.0]
+    assert module.added(seconds, [True] * 7) == []
+
+
+def test_an_interval_holds_its_median_and_narrows(module: ModuleType) -> None:
+    values = np.random.default_rng(0).normal(5.0, 1.0, 400).tolist()
+    few, many = module.Interval.of(values[:20]), module.Interval.of(values)
+    assert many.low < many.median < many.high
+    assert many.low < 5.0 < many.high
+    assert many.high - many.low < few.high - few.low
+    assert f"{module.Interval(1.0, 0.5, 2.0, 3):.1f}" == "1.0 [0.5, 2.0]"
+
+
+def test_background_counts_new_threads_and_not_the_training_thread(module: ModuleType) -> None:
+    background = module.Background()
+    busy()
+    assert background.seconds == 0.0
+    working, end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        busy()
+        working.set()
+        end.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    working.wait()
+    assert background.seconds > 0.0
+    end.set()
+    thread.join()
+
+
+def busy() -> None:
+    np.linalg.eigvalsh(np.eye(200))
+
+
+def test_waits_count_the_ends_of_a_run(module: ModuleType) -> None:
+    whole_run = importlib.import_module("whole_run")
+    assert whole_run.waits([np.array([0, 10, 20]), np.array([5, 15])], 40) == (10.0, 25)
+    assert whole_run.waits([np.array([0, 10]), np.array([])], 40)[1] == 40
+
+
+def test_a_stopped_clock_goes_on_where_it_stood(module: ModuleType) -> None:
+    now = [0.0]
+    clock = importlib.import_module("whole_run").Clock()
+    clock.now = lambda: now[0]
+    assert clock() == 0.0
+    now[0] = 3.0
+    clock.stop()
+    now[0] = 10.0
+    assert clock() == 3.0
+    clock.go()
+    assert clock() == 3.0
+    now[0] = 12.0
+    assert clock() == 5.0
