@@ -125,14 +125,14 @@ def _cost(trace: Trace) -> dict[str, str]:
 def _state(trace: Trace) -> str:
     attempts = trace.info.attempts
     if attempts and attempts[-1].failed:
-        said = [f"writing failed: {attempts[-1].failed}"]
+        said = [f"failed: {attempts[-1].failed}"]
     else:
         said = ["ended" if trace.closed else ("running" if trace.is_live else "not closed")]
     stopped = scalar(trace, "capture_stopped")[0]
     if stopped.size:
         said.append(f"capture stopped at step {whole(int(stopped[-1]))}")
     said += [
-        f"writing failed in attempt {one.attempt}: {one.failed}"
+        f"failed in attempt {one.attempt}: {one.failed}"
         for one in attempts[:-1]
         if one.failed
     ]

@@ -108,8 +108,8 @@ class AttemptInfo:
         attempt: its number.
         start_step: the first step that it may write.
         created: ISO 8601 time.
-        closed: ISO 8601 time; None while a process writes, if it was killed, or if writing failed.
-        failed: what ended the writing early, the error's type first; records are missing then.
+        closed: ISO 8601 time; None while a process writes, if it was killed, or failed.
+        failed: what ended the run or its writing early, the error's type first.
     """
 
     attempt: int

@@ -77,7 +77,7 @@ def test_a_writer_that_failed_is_said(fake: ModuleType, tmp_path: Path) -> None:
     trace = open_trace(tmp_path / "x")
     failed = trace.info.attempts[-1].failed
     assert failed
-    assert _spent(trace)["state"] == f"writing failed: {failed}"
+    assert _spent(trace)["state"] == f"failed: {failed}"
 
 
 def test_a_group_is_listed_by_its_settings_not_its_members(
