@@ -226,24 +226,19 @@ class Capturing:
         counts: Tensor | None,
     ) -> None:
         """Norms of whole matrices at once; raw matrices and spectra are handed on."""
-        started = time.perf_counter()
         if counts is not None:
             _fill(facts, counts.tolist())
         plan = capture.plan
         wanted = [(place, self._layers[place]) for place in target.layers if place in plan.layers]
         group = capture.optimizer.param_groups[target.group]
-        raw = 0.0
         for seen in pieces(wholes, taps, wanted, facts, self._stages):
             capture.measured += self._records.measure(seen, polynomial_of(group))
             if seen.index in plan.updates:
                 begun = time.perf_counter()
                 self._records.updates(seen)
-                self._costs.updates_layers += 1
-                raw += time.perf_counter() - begun
+                self._costs.updates_seconds += time.perf_counter() - begun
             if seen.index in plan.spectra:
                 capture.pending.append(detached(seen))
-        self._costs.updates_seconds += raw
-        self._costs.measuring += time.perf_counter() - started - raw
 
     def flags(self, capture: Capture) -> list[float]:
         """What this rank lacks and has of every target, for the ranks to agree on by maximum."""
@@ -289,9 +284,7 @@ class Capturing:
             return  # where another rank's capture failed, this one learns it at the next capture
         with self._guard.harmless():
             self._resolve(capture, found, wrong, counts, totals)
-            started = time.perf_counter()
             self._records.norms(capture.measured)
-            self._costs.measuring += time.perf_counter() - started
         self._say_what_is_missing(capture)
         # only now: a busy background thread would slow the training thread's own measuring down
         self._submit(capture)
@@ -401,7 +394,6 @@ class Capturing:
         for kept in capture.pending:
             group = capture.optimizer.param_groups[kept.layer.group]
             self._worker.submit(self._job(kept, polynomial_of(group)), held_bytes(kept))
-            self._costs.spectra_layers += 1
         capture.pending.clear()
 
     def _job(self, kept: Observed, polynomial: Polynomial) -> partial[None]:

@@ -64,7 +64,7 @@ class Costs:
 
     `inside`, `outside` and `capture` are of the recorder's step so far, over all its optimizers:
     seconds in their own steps, ours before and after those, and once the step has ended what it
-    cost in all. `measuring` and `updates_seconds` are running totals of norms and raw matrices.
+    cost in all. `updates_seconds` is a running total: of handing raw matrices over.
     """
 
     started: float = field(default_factory=time.perf_counter)
@@ -75,14 +75,11 @@ class Costs:
     ended: float | None = None
     inside: float = 0.0
     outside: float = 0.0
-    measuring: float = 0.0
     capture: float = 0.0
     total: float = 0.0
     captures: int = 0
     saved: int = 0
     rows_left_out: int = 0
-    spectra_layers: int = 0
-    updates_layers: int = 0
     updates_seconds: float = 0.0
     other_seconds: float = 0.0
     spectra: Whole = field(default_factory=Whole)
