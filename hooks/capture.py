@@ -181,11 +181,13 @@ class Capturing:
 
     def _finish_early(self, capture: Capture, slot: Slot) -> None:
         """Measure a slot that the optimizer is done with, so that what it holds can go."""
+        started = time.perf_counter()
         target = self._targets[slot.index]
         self._finish(capture, target, slot)
         if sum(map(held_bytes, capture.pending)) > IN_FLIGHT:
             capture.handed_over = True
             self._submit(capture)
+        self._costs.early += time.perf_counter() - started
 
     def _finish(self, capture: Capture, target: Target, slot: Slot) -> None:
         entry = capture.entries[target.index]
@@ -225,7 +227,7 @@ class Capturing:
         facts: Facts,
         counts: Tensor | None,
     ) -> None:
-        """Norms of whole matrices at once; raw matrices and spectra are handed on."""
+        """Norms of whole matrices at once; what is stored or decomposed waits."""
         if counts is not None:
             _fill(facts, counts.tolist())
         plan = capture.plan

@@ -64,7 +64,8 @@ class Costs:
 
     `inside`, `outside` and `capture` are of the recorder's step so far, over all its optimizers:
     seconds in their own steps, ours before and after those, and once the step has ended what it
-    cost in all. `updates_seconds` is a running total: of handing raw matrices over.
+    cost in all; `early` is what of ours inside the steps was timed there. `updates_seconds` is a
+    running total: of handing raw matrices over.
     """
 
     started: float = field(default_factory=time.perf_counter)
@@ -75,6 +76,7 @@ class Costs:
     ended: float | None = None
     inside: float = 0.0
     outside: float = 0.0
+    early: float = 0.0
     capture: float = 0.0
     total: float = 0.0
     captures: int = 0
@@ -101,7 +103,9 @@ class Costs:
             part: which part of all layers, by their entries, had its norms captured.
             waited: seconds so far in which a full queue held the run up.
         """
-        reading = max(0.0, self.inside - median(self.uncaptured)) if self.uncaptured else 0.0
+        reading = self.early  # where every step is captured, no more is known
+        if self.uncaptured:
+            reading = max(reading, self.inside - median(self.uncaptured))
         self.capture = reading + self.outside
         self.total += self.capture
         self.captures += 1
@@ -112,7 +116,7 @@ class Costs:
         if self.last_end is not None:
             self.between.append(max(0.0, now - self.last_end - self.capture))
         self.last_end = now
-        self.inside = self.outside = 0.0
+        self.inside = self.outside = self.early = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -128,7 +132,7 @@ class Costs:
         """The capture's share of the run so far.
 
         Args:
-            background: CPU seconds of the measuring thread so far; they count.
+            background: CPU seconds of our threads so far; they count.
         """
         return (self.total + background) / max(self.elapsed, 1e-9)
 
@@ -136,7 +140,7 @@ class Costs:
         """What the run so far and a capture of all layers cost this rank.
 
         Args:
-            background: CPU seconds of the measuring thread so far.
+            background: CPU seconds of our threads so far.
         """
         return Spent(
             achieved=self.share(background),

@@ -95,7 +95,7 @@ class Ending:
     def _say(self, closing: float) -> None:
         if self._ranks.rank:
             return
-        costs, background = self._costs, self._worker.seconds
+        costs, background = self._costs, self._worker.seconds + self._writer.seconds
         failure = self._guard.error or self._writer.failure
         left_out = {
             "budget": costs.rows_left_out,

@@ -133,7 +133,7 @@ class Recorder:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "stopped" if self.failure else f"step {self._step}"
-        share = f"{100 * self._costs.share(self._worker.seconds):.2g} % of the run"
+        share = f"{100 * self._costs.share(self._background):.2g} % of the run"
         return f"<Recorder of {len(self._layers)} layers, {state}, {share}>"
 
     @property
@@ -308,7 +308,7 @@ class Recorder:
 
     def _end(self, capture: Capture) -> None:
         flags = self._capturing.flags(capture)
-        spent = astuple(self._costs.spent(self._worker.seconds))
+        spent = astuple(self._costs.spent(self._background))
         mine = [float(self.failure is not None), float(self._writer.raw_bytes), *spent]
         failed, raw, *agreed = self._ranks.agree([*mine, *flags], self._layers[0].parameter.device)
         costs, flags = agreed[: len(mine) - 2], agreed[len(mine) - 2 :]
@@ -387,14 +387,18 @@ class Recorder:
             for name, value in (
                 ("uncaptured_step_seconds", costs.step_seconds),
                 ("capture_seconds", costs.capture),
-                ("capture_share", costs.share(worker.seconds)),
-                ("background_seconds", worker.seconds),
+                ("capture_share", costs.share(self._background)),
+                ("background_seconds", self._background),
                 ("rows_left_out.budget", float(left_out)),
                 ("rows_left_out.queue", float(worker.dropped)),
                 ("rows_left_out.writer", float(sum(self._writer.dropped.values()))),
             ):
                 self._writer.scalar(self._step, name, value)
         self._keep_to_budget()
+
+    @property
+    def _background(self) -> float:
+        return self._worker.seconds + self._writer.seconds
 
     def _part(self, layers: Iterable[int]) -> float:
         return sum(self._weights[i] for i in layers)

@@ -56,6 +56,7 @@ class TraceWriter:
         dropped: table, or table.column -> how many records or values were left out.
         bytes_written: bytes of records written so far.
         raw_bytes: bytes of raw matrices that were accepted so far.
+        seconds: CPU time of the background thread, up to its last flush.
 
     Raises:
         TraceExists: `out` holds a trace and `start_step` is None.
@@ -101,6 +102,7 @@ class TraceWriter:
         self._queue_bytes = queue_bytes
         self._wait = wait
         self.raw_bytes = 0
+        self.seconds = 0.0
         self._error: BaseException | None = None
         self._queue: deque[tuple[str, Any, int]] = deque()
         self._taken: deque[tuple[str, Any, int]] = deque()
@@ -365,6 +367,7 @@ class TraceWriter:
             log.flush()
             self._count_lost(table, log)
         self._beat()
+        self.seconds = time.thread_time()
         with self._changed:
             self._answered = asked
             self._changed.notify_all()
