@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
@@ -24,6 +23,7 @@ from optgeom.hooks.costs import Costs
 from optgeom.hooks.describe import Description, describe
 from optgeom.hooks.disk import raw_bytes
 from optgeom.hooks.ending import Ending
+from optgeom.hooks.forks import tell_children
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Decision, Layer
 from optgeom.hooks.mode import worn
@@ -85,7 +85,8 @@ class Recorder:
         self._room = room
         self._raw_bytes = self._last_raw = 0
         self._updates_stopped = False
-        self._replaced = Replaced(model, self._optimizers, layers)
+        self._warn = logger.warning if ranks.rank == 0 else logger.debug  # all see the same
+        self._replaced = Replaced(model, self._optimizers, layers, self._warn)
         self._step = start_step
         self._last_step = start_step
         self._due = next_capture(self._clocks, start_step)
@@ -117,7 +118,7 @@ class Recorder:
         self._attachments = [
             Attachment(optimizer, self) for optimizer in optimizers if hasattr(optimizer, "step")
         ]
-        _attached.add(self)
+        tell_children(self)
 
     def __enter__(self) -> Self:
         return self
@@ -211,6 +212,11 @@ class Recorder:
         for attachment in self._attachments:
             attachment.detach()
 
+    def forked(self) -> None:
+        """In a forked child the optimizers are its own, and step unwatched."""
+        self._lock = threading.RLock()  # another thread may have held it at the fork
+        self._detach()
+
     # -- one optimizer's step, called by its wrapped `step` ------------------------------------
 
     def begin(self, optimizer: Any) -> Begun:
@@ -300,6 +306,7 @@ class Recorder:
                 if done:
                     with self._guard.harmless():
                         self._end(capture)
+                if done or capture.handed_over:  # matrices of a step that raised are on their way
                     now = time.perf_counter()
                     self._costs.inside += ended - begun
                     self._costs.outside += now - ended
@@ -341,7 +348,7 @@ class Recorder:
         self._last_raw = more
         if not self._updates_stopped and taken + more > self._room:
             self._updates_stopped = True
-            logger.warning(
+            self._warn(
                 "raw matrices end before step %d: with it they would take more than %.3g GB, a "
                 "tenth of what was free at the start; all else goes on",
                 self._step,
@@ -407,7 +414,7 @@ class Recorder:
         clocks = self._budget.decide(self._clocks, self._weights, self._step, self._spent)
         changed = {(a, b) for a, b in zip(self._clocks, clocks, strict=True) if a != b}
         for before, after in changed:
-            logger.warning(
+            self._warn(
                 "norms alone exceed the budget of %.3g of the run: they are captured every %d "
                 "steps from step %d on, instead of every %d; a larger budget=, or None, keeps them",
                 self._budget.share,
@@ -433,17 +440,3 @@ class Recorder:
 def _record_stop(writer: TraceWriter, recorder: weakref.ref[Recorder]) -> None:
     found = recorder()
     writer.scalar(0 if found is None else found.step, "capture_stopped", 1.0)
-
-
-_attached: weakref.WeakSet[Recorder] = weakref.WeakSet()
-
-
-def _leave_to_the_parent() -> None:
-    """In a forked child, such as a data loader's worker: its optimizers are its own."""
-    for recorder in list(_attached):
-        recorder._lock = threading.RLock()  # another thread may have held it at the fork
-        recorder._detach()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_the_parent)

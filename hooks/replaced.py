@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
 from optgeom.hooks.layers import Layer
-
-logger = logging.getLogger(__name__)
 
 
 class Replaced:
@@ -21,7 +18,11 @@ class Replaced:
     """
 
     def __init__(
-        self, model: nn.Module, optimizers: Sequence[Any], layers: Sequence[Layer]
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Any],
+        layers: Sequence[Layer],
+        warn: Callable[..., None],
     ) -> None:
         """Begin with nothing replaced.
 
@@ -29,10 +30,12 @@ class Replaced:
             model: that is trained.
             optimizers: that train it.
             layers: that are captured.
+            warn: says what is left out, as a logger does.
         """
         self._model = model
         self._optimizers = optimizers
         self._layers = layers
+        self._warn = warn
         self._held = self._count()
         self.gone: frozenset[int] = frozenset()
 
@@ -57,7 +60,7 @@ class Replaced:
             if kept and id(layer.parameter) in held:
                 continue
             self.gone |= {index}
-            logger.warning(
+            self._warn(
                 "%s is left out from step %d on: the %s another parameter in its place; call "
                 "watch again, with start_step=%d",
                 layer.name,
@@ -66,7 +69,7 @@ class Replaced:
                 step,
             )
         if (count := self._count()) > self._held:
-            logger.warning(
+            self._warn(
                 "%d parameters came to the optimizer after watch: they are not captured; call "
                 "watch again, with start_step=%d",
                 count - self._held,
