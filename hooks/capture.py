@@ -235,11 +235,7 @@ class Capturing:
         group = capture.optimizer.param_groups[target.group]
         for seen in pieces(wholes, taps, wanted, facts, self._stages):
             capture.measured += self._records.measure(seen, polynomial_of(group))
-            if seen.index in plan.updates:
-                begun = time.perf_counter()
-                self._records.updates(seen)
-                self._costs.updates_seconds += time.perf_counter() - begun
-            if seen.index in plan.spectra:
+            if seen.index in plan.spectra or seen.index in plan.updates:
                 capture.pending.append(detached(seen))
 
     def flags(self, capture: Capture) -> list[float]:
@@ -372,6 +368,7 @@ class Capturing:
                 self._ways.saw_svd(capture.optimizer)
             for target, slot, mismatch in zip(capture.targets, capture.slots, wrong, strict=True):
                 self._ways.learn(target, capture.optimizer, slot, mismatch=bool(mismatch))
+            self._ways.learn_order(capture.targets, capture.slots)
             self._ways.learn_taps(capture.optimizer, capture.slots)
 
     def _say_what_is_missing(self, capture: Capture) -> None:
@@ -392,10 +389,17 @@ class Capturing:
             )
 
     def _submit(self, capture: Capture) -> None:
-        """Hand matrices to the background thread."""
+        """Hand matrices to the writer and to the background thread."""
+        started = time.perf_counter()
+        with self._guard.harmless():
+            for kept in capture.pending:
+                if kept.index in capture.plan.updates:
+                    self._records.updates(kept)
+        self._costs.updates_seconds += time.perf_counter() - started
         for kept in capture.pending:
-            group = capture.optimizer.param_groups[kept.layer.group]
-            self._worker.submit(self._job(kept, polynomial_of(group)), held_bytes(kept))
+            if kept.index in capture.plan.spectra:
+                group = capture.optimizer.param_groups[kept.layer.group]
+                self._worker.submit(self._job(kept, polynomial_of(group)), held_bytes(kept))
         capture.pending.clear()
 
     def _job(self, kept: Observed, polynomial: Polynomial) -> partial[None]:

@@ -11,7 +11,7 @@ evaluated before the step, from what the step will read.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -19,9 +19,13 @@ from torch import Tensor
 
 from optgeom.hooks.fold import narrow_counts
 from optgeom.hooks.layers import as_float
+from optgeom.hooks.samples import pick
 from optgeom.hooks.sharding import local
 
 State = Mapping[str, Tensor]
+
+ROUNDINGS = 4.0
+"""How far, in units of the largest sample's rounding, a state may be from what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,9 @@ class Formula:
         is_ahead: whether the update is computed before the step.
         ready: that update.
         counts: what rounding will hold back of it, where the weights are narrow.
+        agrees: whether the step left the state behind that the rule says, where `is_ahead`: narrow
+            weights alone would not show it.
+        expected: samples of that state.
     """
 
     rule: Rule
@@ -120,6 +127,8 @@ class Formula:
     is_ahead: bool
     ready: Tensor | None = None
     counts: Tensor | None = None
+    agrees: bool = True
+    expected: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def decay_form(self) -> Literal["none", "decoupled", "in_gradient"]:
@@ -148,6 +157,7 @@ class Formula:
         if self.decay_form == "in_gradient":
             wide = wide + as_float(self.weights) * float(self.group["weight_decay"])
         after = self.rule.advance(self._wide_state(), wide, self.group)
+        self.expected = {name: pick(value).clone() for name, value in after.items() if value.ndim}
         self.ready = self.rule.direction(after, wide, self.group)
         lr = float(self.group["lr"])
         self.counts = narrow_counts(self.weights, self.ready, lr=lr, decay=self.decay)
@@ -161,6 +171,8 @@ class Formula:
         if gradient is None:
             return None
         update = self.ready
+        if self.is_ahead:
+            self.agrees = self._left_behind()
         if update is None:
             wide = self._signed(as_float(gradient)) if self.reads_gradient else gradient
             update = self.rule.direction(self._wide_state(), wide, self.group)
@@ -171,6 +183,18 @@ class Formula:
     def reads_gradient(self) -> bool:
         """Whether the update is made from the gradient itself and not from the state alone."""
         return self.rule.reads_gradient(self.group)
+
+    def _left_behind(self) -> bool:
+        """Whether the state is what was expected, to the rounding of its own dtype."""
+        for name, wanted in self.expected.items():
+            stored = self.state.get(name)
+            if stored is None:
+                continue  # a plain SGD keeps none
+            found = pick(local(stored))
+            bound = ROUNDINGS * torch.finfo(found.dtype).eps * wanted.abs().amax()
+            if not bool(((found - wanted).abs() <= bound).all()):
+                return False
+        return True
 
     def _signed(self, gradient: Tensor) -> Tensor:
         return -gradient if self.group["maximize"] else gradient

@@ -128,9 +128,12 @@ class Reading:
             args: its positional operands.
             kwargs: its keyword operands.
         """
-        if names == ("self",) and self._is_far(args[0]):
-            if not self._origins.concern((*args, *kwargs.values()), base_name(func)):
-                return
+        if (
+            names == ("self",)
+            and self._is_far(args[0])
+            and not self._origins.concern((*args, *kwargs.values()), base_name(func))
+        ):
+            return
         values = arguments(func, args, kwargs)
         for name in names:
             written = values.get(name)
@@ -211,8 +214,8 @@ class Reading:
         self._last = slot
         if alone and self._finish is not None:
             full = sum(self._held_bytes.values()) > IN_FLIGHT
-            for done in [s for s in self._open.values() if s is not slot and (full or s.early)]:
-                if done.fold.terms or done.fold.base is not None:
+            for done in [s for s in self._open.values() if s is not slot and not s.late]:
+                if (full or done.early) and (done.fold.terms or done.fold.base is not None):
                     self._finish(done)
                     self._let_go(done)
         self._open[id(slot)] = slot

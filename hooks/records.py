@@ -125,11 +125,9 @@ class Records:
                 polar = row.polar_row_norms
 
     def updates(self, seen: Observed) -> None:
-        """Hand raw matrices over to be stored."""
+        """Hand raw matrices over to be stored; they are kept, so they have to be `detached`."""
         for stage, matrix in seen.stages.items():
-            values = (
-                matrix.detach().to("cpu", torch.float32, copy=stage in LIVE).contiguous().numpy()
-            )
+            values = matrix.detach().to("cpu", torch.float32).contiguous().numpy()
             cell = self.cell(seen.layer, seen.facts.step, stage)
             self.writer.update(cell, values, dtype="float32")
 

@@ -27,6 +27,7 @@ class Slot:
         pointer: where that memory began when the step did.
         sampled: its sampled entries before the step, (k,).
         early: it may be finished as soon as the optimizer turns to another parameter.
+        late: it may not, since the optimizer is known to come back to it.
         formula: what the step will have done, from the optimizer's state, where that is known.
         kept: a copy of the weights before the step, where that stage is recorded.
         fold: what the operations did so far.
@@ -48,6 +49,7 @@ class Slot:
     pointer: int
     sampled: Tensor
     early: bool = False
+    late: bool = False
     formula: Formula | None = None
     kept: Tensor | None = None
     fold: Fold = field(default_factory=Fold)

@@ -71,7 +71,8 @@ def outcomes(promises: Sequence[Promise]) -> list[Outcome]:
     alike: dict[torch.dtype, list[int]] = {}
     for place, promise in enumerate(promises):
         slot = promise.slot
-        if slot.moved is None or slot.rewritten or not slot.in_place:
+        by_another_rule = slot.formula is not None and not slot.formula.agrees
+        if slot.moved is None or slot.rewritten or by_another_rule or not slot.in_place:
             found[place] = Outcome(False, promise.decay)
         elif not slot.moved.numel():
             found[place] = Outcome(True, promise.decay)

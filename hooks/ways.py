@@ -54,6 +54,7 @@ class Ways:
         """
         slot = Slot.of(target.parameter, target.index)
         slot.early = target.index in self._done_at_once
+        slot.late = target.index in self._returned
         if keep:
             slot.kept = slot.weights.clone()
         group = optimizer.param_groups[target.group]
@@ -107,10 +108,7 @@ class Ways:
             mismatch: whether samples of any rank disagreed.
         """
         self._explain(target, slot.fold.opaque)
-        if slot.returned or slot.rewritten:
-            self._returned.add(target.index)
-            self._done_at_once.discard(target.index)
-        elif slot.source == "dispatch" and target.index not in self._returned:
+        if slot.source == "dispatch" and target.index not in self._returned:
             self._done_at_once.add(target.index)
         if not mismatch:
             return
@@ -120,6 +118,12 @@ class Ways:
             self._no_formula.add(target.index)
         elif not slot.rewritten:
             self._unseen.add(target.index)
+
+    def learn_order(self, targets: Sequence[Target], slots: Sequence[Slot]) -> None:
+        """An optimizer that came back to one parameter may come back to all of them."""
+        if any(slot.returned or slot.rewritten for slot in slots):
+            self._returned |= {target.index for target in targets}
+            self._done_at_once -= self._returned
 
     def learn_taps(self, optimizer: Any, slots: Sequence[Slot]) -> None:
         """Without the mode from now on, if an optimizer handed every update over by itself.
