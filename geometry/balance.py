@@ -40,7 +40,8 @@ def neuron_balance(norms: ArrayLike) -> dict[str, Array]:
         "neuron_norm_cv": relative.std(-1),
         "neuron_norm_max_min": _ratio(relative[:, -1], relative[:, 0]),
         "neuron_norm_p99_median": _ratio(_percentile(relative, 0.99), _percentile(relative, 0.5)),
-        "neuron_norm_gini": relative @ ranks / (count * count),
+        # Not by BLAS, which gathers threads for so much.
+        "neuron_norm_gini": np.einsum("ki,i->k", relative, ranks) / (count * count),
         "neuron_top1pct_share": energy[:, -top:].sum(-1) / energy.sum(-1),
         "neuron_dormant_fraction": np.where(np.isnan(relative[:, 0]), np.nan, dormant),
     }

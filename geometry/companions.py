@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optgeom.geometry.norms import on_host
 from optgeom.geometry.overlaps import Cut, cut, is_safe, overlap, product
 
 LARGEST_STEP = 2.0
@@ -57,7 +58,7 @@ class Reach:
             square: |A|^2, or NaN where it is not known: then everything goes the long way.
         """
         fast = matrix.device.type == "cpu" and matrix.dtype != torch.float64 and is_safe(square)
-        return cls(matrix, square, cut(matrix.to(torch.float32).contiguous()) if fast else None)
+        return cls(matrix, square, cut(on_host(matrix)) if fast else None)
 
     def along(self, other: Tensor) -> Along:
         """Length along another matrix.
@@ -135,7 +136,7 @@ def _pieces(other: Tensor) -> Cut | None:
     """A matrix for products in float32; None where that would lose digits."""
     if other.dtype == torch.float64:
         return None
-    return cut(other.detach().to("cpu", torch.float32).contiguous())
+    return cut(on_host(other.detach().cpu()))
 
 
 def _told(length: Tensor, norm: Tensor) -> Along:

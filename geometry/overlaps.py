@@ -59,13 +59,13 @@ def overlap(first: Tensor, second: Tensor) -> Overlap:
     return Overlap(cosine.clamp(-1.0, 1.0), a_norm * a_scale, b_norm * b_scale)
 
 
-def cut(matrix: Tensor) -> Cut:
-    """A contiguous float32 matrix on the CPU in pieces for `product`, in the same memory.
+def cut(matrix: NDArray[np.float32]) -> Cut:
+    """A matrix in pieces for `product`, in the same memory where it is in C order.
 
     Returns:
         (k, 512), and what is left, (< 512,), where something is.
     """
-    vector: NDArray[np.float32] = matrix.numpy().reshape(-1)
+    vector = matrix.reshape(-1)
     rest = vector.size % CHUNK
     if not rest:
         return (vector.reshape(-1, CHUNK),)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optgeom.geometry.catalogue import METRICS
-from optgeom.geometry.companions import NOTHING, Along, Reach
+from optgeom.geometry.companions import NOTHING, Reach
 from optgeom.geometry.context import Context
-from optgeom.geometry.norms import line_norms
+from optgeom.geometry.norms import blind_line_norms, host_line_norms, on_host
 from optgeom.geometry.rounding import LOST_LIMIT
 from optgeom.geometry.scaling import reachable
-from optgeom.geometry.sketch import sketch
+from optgeom.geometry.sketch import blind_sketch, host_sketch
 from optgeom.traces.errors import OptgeomError
 
 LEADING = 3
@@ -56,23 +58,18 @@ class Partial:
     previous_sketch: Tensor | None
 
 
-def norms_pass(
-    matrix: Tensor, context: Context | None = None, *, scratch: Tensor | None = None
-) -> Partial:
+def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
     """Read a matrix, and those of its context, for a row of the norms clock.
 
     The first half of `measure_norms`: afterwards the matrices may be dropped or written to. Never
     waits for a device; on a CPU it looks at values to choose the fast way.
 
-    Cost: about three reads of the matrix, one more for an update's sketch, and two reads of each
-    matrix in the context together with the matrix; meant for the training thread.
+    Cost: two reads of the matrix, one more for an update's sketch, and one for each matrix in the
+    context, which is read twice; meant for the training thread. `benchmarks/norms.py` has numbers.
 
     Args:
         matrix: (m, n), m, n >= 1, any float dtype and device, rows = neurons; left as it is.
         context: What else is known.
-        scratch: (k,) float32 on the matrix's device, overwritten; spares new memory for matrices of
-            up to k entries. Worth passing where many matrices follow each other: fresh memory costs
-            more than reading it.
 
     Returns:
         For `finish_norms`.
@@ -83,21 +80,11 @@ def norms_pass(
     context = context or Context()
     check(matrix, context)
     matrix = reachable(matrix.detach())
-    # Products do not see in which order entries come: a stored transpose is read as it lies.
-    turned = not matrix.is_contiguous() and matrix.mT.is_contiguous()
-    lying = matrix.mT if turned else matrix.contiguous()
-    norms = line_norms(lying, scratch)
     is_update = context.stage == "update" and not context.norms_only
-    has_gradient = context.gradient is not None and context.stage in _GRADIENT_STAGES
-    weight = gradient = NOTHING
-    if is_update or (has_gradient and not context.norms_only):
-        reach = Reach.of(lying, _square(norms, lying.shape[0]))
-        if is_update:
-            weight = _along_weight(reach, context, turned=turned)
-        if context.gradient is not None:
-            gradient = reach.along(context.gradient.mT if turned else context.gradient)
-    if turned:
-        norms = norms.roll(matrix.shape[0])
+    if matrix.device.type == "cpu":
+        numbers, found = _read_on_host(on_host(matrix), context, is_update=is_update)
+    else:
+        numbers, found = _read_on_device(matrix, context, is_update=is_update)
     return Partial(
         shape=(matrix.shape[0], matrix.shape[1]),
         stage=context.stage,
@@ -106,8 +93,8 @@ def norms_pass(
         facts=_facts(context),
         lr=context.lr,
         steps_since_previous=context.steps_since_previous,
-        numbers=_together((weight.length, weight.norm, gradient.length), norms),
-        sketch=sketch(matrix, scratch) if is_update else None,
+        numbers=numbers,
+        sketch=found,
         previous_sketch=context.previous_sketch if is_update else None,
     )
 
@@ -149,27 +136,45 @@ def _facts(context: Context) -> dict[str, float | int | None]:
     }
 
 
-def _square(norms: Tensor, rows: int) -> float:
-    """Squared Frobenius norm; NaN where the device would have to be waited for."""
-    if norms.device.type != "cpu":
-        return math.nan
-    of_rows = norms.numpy()[:rows]
-    return float(np.vdot(of_rows, of_rows))
+def _read_on_host(
+    matrix: NDArray[Any], context: Context, *, is_update: bool
+) -> tuple[Tensor, Tensor | None]:
+    # Products do not see in which order entries come: a stored transpose is read as it lies.
+    turned = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
+    lying = matrix.T if turned else np.ascontiguousarray(matrix)
+    norms = host_line_norms(lying)
+    leading: tuple[float | Tensor, ...] = (math.nan,) * LEADING
+    if not context.norms_only:
+        rows = norms[: len(lying)]
+        # Not by BLAS, which gathers threads for long vectors.
+        reach = Reach.of(torch.from_numpy(lying), float(np.einsum("i,i", rows, rows)))
+        leading = _companions(reach, context, turned=turned)
+    if turned:
+        norms = np.roll(norms, len(matrix))
+    numbers = torch.from_numpy(np.concatenate([leading, norms]))
+    return numbers, torch.from_numpy(host_sketch(matrix)) if is_update else None
 
 
-def _along_weight(reach: Reach, context: Context, *, turned: bool) -> Along:
-    weight, after = context.weight, context.weight_after
-    if weight is not None:
-        return reach.along(weight.mT if turned else weight)
-    if after is not None and context.lr is not None:
-        after = after.mT if turned else after
-        return reach.along_weight_before(after, lr=context.lr, decay=context.decay)
-    return NOTHING
-
-
-def _together(leading: tuple[float | Tensor, ...], norms: Tensor) -> Tensor:
-    if norms.device.type == "cpu":
-        return torch.from_numpy(np.concatenate([leading, norms.numpy()]))
+def _read_on_device(
+    matrix: Tensor, context: Context, *, is_update: bool
+) -> tuple[Tensor, Tensor | None]:
+    norms = blind_line_norms(matrix)
+    leading: tuple[float | Tensor, ...] = (math.nan,) * LEADING
+    if not context.norms_only:
+        leading = _companions(Reach.of(matrix, math.nan), context, turned=False)
     # A tensor made of a Python number would wait for its copy to the device.
     first = [x if isinstance(x, Tensor) else norms.new_full((), x) for x in leading]
-    return torch.cat([torch.stack(first), norms])
+    return torch.cat([torch.stack(first), norms]), blind_sketch(matrix) if is_update else None
+
+
+def _companions(reach: Reach, context: Context, *, turned: bool) -> tuple[float | Tensor, ...]:
+    """The leading numbers."""
+    weight = gradient = NOTHING
+    if context.stage == "update" and context.weight is not None:
+        weight = reach.along(context.weight.mT if turned else context.weight)
+    elif context.stage == "update" and context.weight_after is not None and context.lr is not None:
+        after = context.weight_after.mT if turned else context.weight_after
+        weight = reach.along_weight_before(after, lr=context.lr, decay=context.decay)
+    if context.gradient is not None and context.stage in _GRADIENT_STAGES:
+        gradient = reach.along(context.gradient.mT if turned else context.gradient)
+    return weight.length, weight.norm, gradient.length

@@ -25,9 +25,6 @@ Polynomial = Sequence[Sequence[float]] | None
 LIVE = ("gradient", "momentum", "second_moment", "weight")
 """Stages that may be the optimizer's or the loop's own tensors."""
 
-SCRATCH = 1 << 20
-"""Entries of the buffer that the norms are taken with, kept between matrices."""
-
 
 @dataclass(slots=True)
 class Previous:
@@ -55,7 +52,6 @@ class Records:
     writer: TraceWriter
     optimizers: Sequence[str]
     previous: dict[int, Previous] = field(default_factory=dict)
-    scratch: dict[torch.device, Tensor] = field(default_factory=dict)
 
     def cell(self, layer: Layer, step: int, stage: str) -> Cell:
         """The key of one matrix."""
@@ -79,16 +75,9 @@ class Records:
                     previous_sketch=last.sketch,
                     steps_since_previous=seen.facts.step - last.step,
                 )
-            partial = norms_pass(matrix, context, scratch=self._scratch(matrix))
+            partial = norms_pass(matrix, context)
             found.append(Measured(seen.layer, seen.index, stage, seen.facts, partial))
         return found
-
-    def _scratch(self, matrix: Tensor) -> Tensor | None:
-        if matrix.numel() > SCRATCH:
-            return None
-        if matrix.device not in self.scratch:
-            self.scratch[matrix.device] = torch.empty(SCRATCH, device=matrix.device)
-        return self.scratch[matrix.device]
 
     def norms(self, measured: Sequence[Measured]) -> None:
         """Write the rows of matrices that were measured, their facts now complete."""
