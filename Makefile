@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt chromium screenshots clean
+.PHONY: help install demo test optimizers table lint fmt chromium screenshots clean
 
 PYTHON ?= python3
 SERVE ?= 1
@@ -34,6 +34,21 @@ chromium:
 test: .venv/.dev chromium lint ## Install the development side, lint, run every test
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
+# on top of .venv, so that torch is installed once
+.venv-optimizers/.done: tests/optimizers/requirements.txt .venv/.dev
+	$(BIN)/python -m venv .venv-optimizers
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' \
+		> $$(.venv-optimizers/bin/python -c 'import site; print(site.getsitepackages()[0])')/development.pth
+	.venv-optimizers/bin/pip install --disable-pip-version-check -q -c constraints.txt \
+		-r tests/optimizers/requirements.txt
+	@touch $@
+
+optimizers: .venv-optimizers/.done ## Install the packages that bring optimizers, check what is recorded of each
+	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m pytest tests/optimizers/test_packages.py
+
+table: .venv-optimizers/.done ## Write docs/optimizers.md
+	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m tests.optimizers.table
+
 lint: .venv/.dev ## ruff, mypy --strict, the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +63,4 @@ screenshots: .venv/.dev chromium ## Take the pictures under docs/screenshots fro
 	$(BIN)/python tests/dashboard/screenshots.py runs/demo docs/screenshots
 
 clean: ## Remove the environment and the demo's traces
-	rm -rf .venv runs/demo
+	rm -rf .venv .venv-optimizers runs/demo

@@ -28,7 +28,9 @@ One float32 operation errs by 6e-8; a step has some tens of them, and state carr
 leaves room for a square root near zero, and none for a wrong factor or a lost term.
 """
 
-Oracle = Literal["float64 twin", "float64 twin, same draws", "float32 run"]
+Oracle = Literal[
+    "float64 twin", "float64 twin, same draws", "float64 of torch.optim", "float32 run"
+]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Case:
         stand_in: it has no `param_groups`; a stand-in is watched, inside `applying`.
         oracle: what its update is held against.
         why_oracle: why that is no float64 twin.
+        twin: makes the same rule of torch.optim, where that is the oracle.
         tolerance: the largest relative error, Frobenius, of any matrix at any step.
         why_tolerance: why that is not TOLERANCE.
         steps: how many.
@@ -113,6 +116,7 @@ class Case:
     stand_in: bool = False
     oracle: Oracle = "float64 twin"
     why_oracle: str = ""
+    twin: Callable[[nn.Module], Any] | None = None
     tolerance: float = TOLERANCE
     why_tolerance: str = ""
     steps: int = STEPS

@@ -7,8 +7,8 @@ import math
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,7 @@ def examine(case: Case) -> Finding:
             rows = trace.metrics(stages=["update"]).to_pylist()
             for row in rows:
                 row["update"] = torch.from_numpy(trace.matrix(row["step"], row["layer"])).double()
-        oracle = plain
-        if case.oracle == "float64 twin":
-            oracle = run(case, torch.float64)
-        elif case.oracle == "float64 twin, same draws":
-            with SameDraws():
-                oracle = run(case, torch.float64)
+        oracle = plain if case.oracle == "float32 run" else _twin(case)
     verified = [row for row in rows if row["status"] != "unverified"]
     errors = [_errors(case, row, plain, oracle) for row in verified]
     keys = {(row["step"], row["layer"]) for row in rows}
@@ -106,6 +101,13 @@ def examine(case: Case) -> Finding:
         statuses=frozenset(row["status"] for row in rows),
         failure=seen.failure,
     )
+
+
+def _twin(case: Case) -> Run:
+    if case.twin is not None:
+        return run(replace(case, build=case.twin), torch.float64)
+    with SameDraws() if case.oracle.endswith("same draws") else nullcontext():
+        return run(case, torch.float64)
 
 
 def _errors(
@@ -157,6 +159,8 @@ def _reasons() -> Iterator[list[str]]:
 
 def equal_bits(a: Any, b: Any) -> bool:
     """Whether two nested values hold the same tensors and numbers, bit for bit."""
+    if hasattr(a, "__tensor_flatten__") and type(a) is type(b):  # a quantized state
+        return all(equal_bits(getattr(a, n), getattr(b, n)) for n in a.__tensor_flatten__()[0])
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         if a.is_sparse:
             a, b = a.to_dense(), b.to_dense()

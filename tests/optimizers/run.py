@@ -82,8 +82,8 @@ def _run(case: Case, dtype: torch.dtype, out: Path | None) -> Run:
     random.seed(0)
     model = Bag(dtype, case.shapes)
     optimizer = case.build(model)
-    if callable(getattr(optimizer, "train", None)):
-        optimizer.train()  # schedule-free optimizers step in this mode only
+    if "ScheduleFree" in type(optimizer).__name__ and hasattr(optimizer, "train"):
+        optimizer.train()  # they step in this mode only
     named = torch.optim.SGD(model.parameters(), lr=LR) if case.stand_in else optimizer
     recorder = None
     if out is not None:
