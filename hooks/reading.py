@@ -96,6 +96,8 @@ class Reading:
         """Look where the gradients are now; called again after a closure has made them anew."""
         self._gradients = []
         self._origins.note_gradients()
+        for slot in self._open.values():
+            slot.returned = True  # it was written to, and a closure has run since: more will come
         for slot in self.slots:
             slot.note_gradient()
             if slot.formula is not None:

@@ -112,6 +112,8 @@ class Ways:
             self._done_at_once.add(target.index)
         if not mismatch:
             return
+        self._returned.add(target.index)
+        self._done_at_once.discard(target.index)
         if slot.source == "tap" or self._by_tap.get(id(optimizer), False):
             self._by_tap[id(optimizer)] = False
         elif slot.formula is not None:
