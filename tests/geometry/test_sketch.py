@@ -81,14 +81,15 @@ def test_pytorch_and_numpy_make_the_same_sketch(shape: tuple[int, int], dtype: t
     torch.testing.assert_close(blind_sketch(matrix), sketch(matrix), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(256, 256), (512, 512), (1024, 1024)])
+@pytest.mark.parametrize("shape", [(256, 256), (384, 256), (512, 512), (1024, 1024)])
 def test_entries_much_alike_cost_little(shape: tuple[int, int], rng: np.random.Generator) -> None:
+    # Signs that agree between chunks or blocks add up here, and here alone.
     errors = []
     for _ in range(12):
-        a, b = (torch.from_numpy(rng.standard_normal(shape)).float() + 1.0 for _ in range(2))
+        a, b = (torch.from_numpy(1 + 0.3 * rng.standard_normal(shape)).float() for _ in range(2))
         c = _cosine(a, b)
         errors.append((_estimated(a, b) - c) * 64 / (1 - c * c))
-    assert np.sqrt(np.mean(np.square(errors))) < 1.5 * 1.6
+    assert np.sqrt(np.mean(np.square(errors))) < 1.5 * 1.3
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
