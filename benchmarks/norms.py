@@ -119,9 +119,8 @@ def main() -> None:
         inputs,
         SPECTRUM_ROUNDS,
     )
-    print(
-        f"{len(inputs)} matrices, {sum(case[0].numel() for case in inputs)} entries, float32; spectra with one thread"
-    )
+    entries = sum(case[0].numel() for case in inputs)
+    print(f"{len(inputs)} matrices, {entries} entries, float32; spectra with one thread")
     print(table(rows(norms, "one read")))
     print(table(rows(spectra, "bare kernel")))
 
