@@ -21,6 +21,7 @@ def test_every_class_is_there(module: str) -> None:
     assert set(classes_of(module)) - set(HEAVYBALL_BASES) <= known
 
 
+@pytest.mark.slow
 def test_the_published_table_is_what_is_found() -> None:
     published = {
         said for said in said_in(DOCUMENT.read_text()) if said[0] in set(PACKAGES.values())

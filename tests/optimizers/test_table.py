@@ -9,6 +9,7 @@ from tests.optimizers.case import Case
 from tests.optimizers.table import DOCUMENT, rows_of, said_in
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [torch_cases.CASES, pytorch_optimizer_cases.CASES])
 def test_the_published_table_is_what_is_found(cases: tuple[Case, ...]) -> None:
     package = cases[0].package
