@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,10 +80,9 @@ class Disabled(Recorder):
     def advance(self) -> None:
         """Nothing."""
 
-    @contextmanager
-    def applying(self) -> Iterator[None]:
+    def applying(self) -> AbstractContextManager[None]:
         """Run the block."""
-        yield
+        return nullcontext()
 
     def close(self) -> None:
         """Nothing."""

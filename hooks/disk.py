@@ -12,6 +12,12 @@ from optgeom.hooks.layers import Layer
 PART = 10
 """Raw matrices may take one part in so many of what was free at the start."""
 
+ROOM_ENDS = (
+    "raw matrices end before step %d: with it they would take more than %.3g GB, a tenth of what "
+    "was free at the start; all else goes on"
+)
+"""What is said then, of the step and the room."""
+
 ENTRY_BYTES = 4
 """They are stored as float32."""
 

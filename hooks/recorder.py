@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import astuple, replace
 from functools import partial
 from math import prod
@@ -16,12 +16,13 @@ from typing import Any, Self
 
 import torch
 
+from optgeom.hooks.aside import Aside, aside, stand_aside
 from optgeom.hooks.budget import Budget, Spent
 from optgeom.hooks.capture import Capture, Capturing, skipped
 from optgeom.hooks.clock import Clocks, Plan, cadences, next_capture, plan
 from optgeom.hooks.costs import Costs
 from optgeom.hooks.describe import Description, describe
-from optgeom.hooks.disk import raw_bytes
+from optgeom.hooks.disk import ROOM_ENDS, raw_bytes
 from optgeom.hooks.ending import Ending
 from optgeom.hooks.forks import tell_children
 from optgeom.hooks.guard import Guard
@@ -119,6 +120,7 @@ class Recorder:
             Attachment(optimizer, self) for optimizer in optimizers if hasattr(optimizer, "step")
         ]
         tell_children(self)
+        stand_aside()
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +153,7 @@ class Recorder:
         """Every parameter: captured or not, why, as what shape; and the trace's expected size."""
         return describe(self._decisions, self._layers, self._clocks, len(self._stages))
 
+    @aside
     def capture_next(self) -> None:
         """Capture the next step that begins, whole, whatever the clocks say.
 
@@ -159,6 +162,7 @@ class Recorder:
         """
         self._whole = True
 
+    @aside
     def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
         """Record scalars beside the geometry, and the seconds since the start; of rank 0 only.
 
@@ -170,6 +174,7 @@ class Recorder:
             with self._guard.harmless():
                 self._scalars.log(self._last_step if step is None else step, scalars)
 
+    @aside
     def advance(self) -> None:
         """End the recorder's step by hand, where not every optimizer steps every time.
 
@@ -179,19 +184,24 @@ class Recorder:
             if self._stepped and not self._closed:
                 self._next_step()
 
-    @contextmanager
-    def applying(self) -> Iterator[None]:
+    @aside
+    def applying(self) -> AbstractContextManager[None]:
         """Stand around whatever applies updates and is no torch.optim.Optimizer.
 
         It stands for those of the watched optimizers that have no `step`; for the first, if all
         have one. What steps inside by its own `step` is captured there, or here, and once.
         """
+        return Aside(self._applying())
+
+    @contextmanager
+    def _applying(self) -> Iterator[None]:
         by_hand = [one for one in self._optimizers if not hasattr(one, "step")]
         with ExitStack() as stack:
             for optimizer in by_hand or self._optimizers[:1]:
                 stack.enter_context(self._around(optimizer))
             yield
 
+    @aside
     def close(self) -> None:
         """Write what is left, detach from the optimizers; any number of times.
 
@@ -319,7 +329,8 @@ class Recorder:
         mine = [float(self.failure is not None), float(self._writer.raw_bytes), *spent]
         failed, raw, *agreed = self._ranks.agree([*mine, *flags], self._layers[0].parameter.device)
         costs, flags = agreed[: len(mine) - 2], agreed[len(mine) - 2 :]
-        self._spent, self._raw_bytes = Spent(*costs), int(raw) * self._ranks.size
+        self._spent = Spent(*costs)
+        self._raw_bytes = int(raw) * self._ranks.size + self._last_raw  # this capture's are to come
         if failed:
             if self.failure is None:
                 self._guard.fail(RuntimeError("capture failed on another rank, see its log"))
@@ -342,18 +353,11 @@ class Recorder:
     def _within_room(self, planned: Plan) -> Plan:
         """Leave raw matrices out for good before they take more of the disk than they may."""
         more = raw_bytes((self._layers[i] for i in planned.updates), len(self._stages))
-        # of other ranks is known what they had submitted before the last capture's own
-        alone = self._ranks.size == 1
-        taken = self._writer.raw_bytes if alone else self._raw_bytes + self._last_raw
+        taken = self._writer.raw_bytes if self._ranks.size == 1 else self._raw_bytes
         self._last_raw = more
         if not self._updates_stopped and taken + more > self._room:
             self._updates_stopped = True
-            self._warn(
-                "raw matrices end before step %d: with it they would take more than %.3g GB, a "
-                "tenth of what was free at the start; all else goes on",
-                self._step,
-                self._room / 1e9,
-            )
+            self._warn(ROOM_ENDS, self._step, self._room / 1e9)
             if self._ranks.rank == 0:
                 self._writer.scalar(self._step, "updates_stopped", 1.0)
             self._amend({"updates_stopped": self._step})
