@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ class Capturing:
         self._stages = stages
         self._ways = Ways(layers)
         self._asked: set[int] = set()
-        self._rooms: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._rooms: dict[tuple[torch.device, torch.dtype, int], Tensor] = {}
 
     # -- before the step -----------------------------------------------------------------------
 
@@ -204,7 +205,9 @@ class Capturing:
         kept = capture.plan.spectra | capture.plan.updates
         if not kept.isdisjoint(target.layers):
             return None
-        weights, place = slot.weights, (slot.weights.device, precision(slot.weights))
+        weights = slot.weights
+        # optimizers of one recorder may step in threads of their own
+        place = (weights.device, precision(weights), threading.get_ident())
         known = self._rooms.get(place)
         if known is None or known.numel() < weights.numel():
             known = torch.empty(weights.numel(), device=place[0], dtype=place[1])

@@ -195,7 +195,8 @@ def facts_of(slot: Slot, entry: Entry, optimizer: Any, step: int, decay: float) 
 def expected_decay(slot: Slot, entry: Entry) -> float:
     """What a slot's weights were scaled down by, as far as is known without the samples."""
     if slot.by_tap:
-        return 0.0 if entry.weight_decay is None else entry.lr * entry.weight_decay
+        decay = 0.0 if entry.weight_decay is None else entry.lr * entry.weight_decay
+        return 1.0 - (1.0 - decay)  # as the weights were multiplied with it, last bits included
     return slot.fold.decay if slot.formula is None else slot.formula.decay
 
 
