@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from optgeom.hooks.costs import Costs
+from optgeom.hooks.costs import Costs, percent
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.worker import Worker
@@ -144,9 +144,7 @@ it in background; 40 rows left out (budget 40)
     elif not captures:
         saved = f"no step of the {_count(layers, 'layer')} was captured"
     limit = "no budget" if budget is None else f"budget {100 * budget:.3g} %"
-    cost = (
-        f"{100 * share:.2g} % of the run's time ({limit}), {background:.1f} s of it in background"
-    )
+    cost = f"{percent(share)} of the run's time ({limit}), {background:.1f} s of it in background"
     if closing >= 1.0:
         cost += f", {closing:.1f} s to finish"
     parts = [saved, cost]

@@ -20,7 +20,7 @@ from optgeom.hooks.aside import Aside, aside, stand_aside
 from optgeom.hooks.budget import Budget, Spent
 from optgeom.hooks.capture import Capture, Capturing, skipped
 from optgeom.hooks.clock import Clocks, Plan, cadences, next_capture, plan
-from optgeom.hooks.costs import Costs
+from optgeom.hooks.costs import Costs, percent
 from optgeom.hooks.describe import Description, describe
 from optgeom.hooks.disk import ROOM_ENDS, raw_bytes
 from optgeom.hooks.ending import Ending
@@ -136,8 +136,8 @@ class Recorder:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "stopped" if self.failure else f"step {self._step}"
-        share = f"{100 * self._costs.share(self._background):.2g} % of the run"
-        return f"<Recorder of {len(self._layers)} layers, {state}, {share}>"
+        share = percent(self._costs.share(self._background))
+        return f"<Recorder of {len(self._layers)} layers, {state}, {share} of the run>"
 
     @property
     def step(self) -> int:
