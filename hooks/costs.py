@@ -30,6 +30,15 @@ def _captures() -> deque[float]:
     return deque(maxlen=CAPTURES)
 
 
+def percent(share: float) -> str:
+    """A share in per cent, to two digits.
+
+    >>> percent(0.00834), percent(0.5), percent(4.7)
+    ('0.83 %', '50 %', '470 %')
+    """
+    return f"{100 * share:.2g} %" if share < 1.0 else f"{100 * share:.0f} %"
+
+
 @dataclass(slots=True)
 class Whole:
     """Seconds that a capture of all layers takes, from captures of a part; what is older fades."""
