@@ -132,9 +132,7 @@ def _state(trace: Trace) -> str:
     if stopped.size:
         said.append(f"capture stopped at step {whole(int(stopped[-1]))}")
     said += [
-        f"failed in attempt {one.attempt}: {one.failed}"
-        for one in attempts[:-1]
-        if one.failed
+        f"failed in attempt {one.attempt}: {one.failed}" for one in attempts[:-1] if one.failed
     ]
     return " \N{MIDDLE DOT} ".join(said)
 

@@ -197,8 +197,8 @@ NORM_METRICS = (
         help="In flight from 4096-dimensional sketches; exact where optgeom analyze computed it "
         "from raw matrices. Compare only rows of equal steps_since_previous.",
         stages=("update",),
-        accuracy="in flight: standard error (1 - c^2) / 64, at most 0.016; up to 1.5 times that where "
-        "all entries are much alike",
+        accuracy="in flight: standard error (1 - c^2) / 64, at most 0.016; up to 1.5 times that "
+        "where all entries are much alike",
     ),
     Metric(
         name="steps_since_previous",
