@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from optgeom.hooks.budget import MOST_THINNING, SLACK, Budget, Spent
@@ -167,6 +167,7 @@ def simulate(
     st.sampled_from([0.003, 0.01, 0.05]),
     st.integers(1, 3),
 )
+@example(sizes=[1.0], times=17.0, norms=0.0, share=0.003, burst=1)
 def test_the_share_is_kept_and_used_and_no_layer_waits_long(
     sizes: list[float], times: float, norms: float, share: float, burst: int
 ) -> None:
@@ -177,7 +178,9 @@ def test_the_share_is_kept_and_used_and_no_layer_waits_long(
     clocks = [Clocks.of(every, None, 0, burst)] * len(sizes)
     norms_seconds = norms * allowed / (1 + clocks[0].norms_per_step * every - 1)
     run = simulate(share, spectra, clocks, captures=600, norms=norms_seconds)
-    assert run.share <= 1.15 * share
+    # the first captures are whole, until what they cost is believed; then 1.1 is kept
+    learning = 4 * burst * sum(spectra) / (run.affordable / share)
+    assert run.share <= 1.12 * share + learning
     everything = 600 * burst * sum(spectra)
     assert run.spectra_seconds >= 0.5 * min(run.affordable, everything)
     waits = [wait for wait in run.waits(since=100) if wait]  # steps of one burst do not wait
