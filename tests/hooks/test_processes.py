@@ -72,7 +72,10 @@ def test_the_end_of_the_interpreter_closes_the_trace(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("context", [True, False])
 def test_ctrl_c_passes_through_and_closes_the_trace(context: bool, tmp_path: Path) -> None:
+    # a suite that was started in the background of a shell ignores the signal, and so would this
     code = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with rec if {context} else open(os.devnull):
     train(20)
     print("going", flush=True)
@@ -85,10 +88,13 @@ with rec if {context} else open(os.devnull):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "going\n"
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "going\n"
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in stderr
     assert "capture stopped" not in stderr
