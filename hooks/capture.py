@@ -303,9 +303,8 @@ class Capturing:
         if slot is not None:
             with self._guard.harmless():
                 names = present(slot, capture.optimizer, self._stages)
-                self._facts(capture, target, slot)
+                facts = self._facts(capture, target, slot)
                 parts = local_parts(slot, capture.entries[target.index], capture.optimizer, names)
-                facts = capture.facts[target.index]
                 held = slot.held_back(parts["update"], facts.entry.lr, facts.decay)
                 counts = counts if held is None else held
         counts = self._ranks.total(counts, target.parameter)

@@ -89,11 +89,6 @@ class Fold:
             self.opaque = name
 
     @property
-    def is_snapshot(self) -> bool:
-        """Whether the weights were kept before anything had happened to them."""
-        return self.base is not None and self.scale == 1.0 and not self.terms
-
-    @property
     def decay(self) -> float:
         """The decay that was observed: 1 - scale where the rest is free of the weights."""
         return 1.0 - self.scale if self.decay_form == "decoupled" else 0.0

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optgeom.hooks.fold import narrow_counts
+from optgeom.hooks.fold import is_narrow, narrow_counts
 from optgeom.hooks.layers import as_float
 from optgeom.hooks.samples import pick
 from optgeom.hooks.sharding import local
@@ -234,7 +234,7 @@ def formula_of(
         _Live(optimizer, parameter),
         weights,
         times=float(group["lr"]) / divisor,
-        is_ahead=weights.dtype.itemsize < 4,
+        is_ahead=is_narrow(weights),
     )
     if formula.reads_gradient and formula.decay_form == "in_gradient":
         formula.is_ahead = True

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from optgeom.hooks.errors import WatchError
@@ -16,6 +15,7 @@ from optgeom.hooks.names import block_of, kind_of_piece, piece_name
 from optgeom.hooks.seen import Seen, parameters_of
 from optgeom.hooks.sharding import placement_of
 from optgeom.hooks.stored import overridden
+from optgeom.hooks.terms import precision
 from optgeom.hooks.views import HEAD, Piece, View, cut
 
 NOT_NAMED = "layers= does not name it"
@@ -269,4 +269,4 @@ def _cuts(pieces: Sequence[Piece]) -> list[str]:
 
 def as_float(tensor: Tensor) -> Tensor:
     """The tensor in the precision that folds are made in: float64 stays, the rest is float32."""
-    return tensor.detach().to(torch.float64 if tensor.dtype == torch.float64 else torch.float32)
+    return tensor.detach().to(precision(tensor))
