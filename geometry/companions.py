@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optgeom.geometry.norms import on_host
-from optgeom.geometry.overlaps import Cut, cut, is_safe, overlap, product
+from optgeom.geometry.overlaps import is_safe, overlap, product
 
 LARGEST_STEP = 2.0
 """Up to this ratio of |W_after| + |lr u| to |W_after + lr u|, products give the latter's norm."""
@@ -41,24 +40,24 @@ class Reach:
     Attributes:
         matrix: A, (m, n), any float dtype.
         square: |A|^2, or NaN.
-        pieces: A, where products in float32 are to be trusted: on the CPU, away from the ends of
-            float32's range; else None.
+        in_float32: Whether products in float32 are to be trusted: on the CPU, away from the ends of
+            float32's range.
     """
 
     matrix: Tensor
     square: float
-    pieces: Cut | None
+    in_float32: bool
 
     @classmethod
     def of(cls, matrix: Tensor, square: float) -> Reach:
         """Prepare a matrix.
 
         Args:
-            matrix: A, (m, n), any float dtype and device; contiguous is fastest on a CPU.
+            matrix: A, (m, n), any float dtype and device.
             square: |A|^2, or NaN where it is not known: then everything goes the long way.
         """
         fast = matrix.device.type == "cpu" and matrix.dtype != torch.float64 and is_safe(square)
-        return cls(matrix, square, cut(on_host(matrix)) if fast else None)
+        return cls(matrix, square, fast)
 
     def along(self, other: Tensor) -> Along:
         """Length along another matrix.
@@ -73,11 +72,12 @@ class Reach:
             Length with absolute error 1e-6 |A|, norm with relative error 4e-7, where both fit
             float32; 1e-14 where one is float64.
         """
-        if self.pieces is not None and (second := _pieces(other)) is not None:
-            square = product(second, second)
+        if self.in_float32 and other.dtype != torch.float64:
+            other = other.detach().cpu()
+            square = product(other, other)
             if is_safe(square):
                 norm = math.sqrt(square)
-                return Along(product(self.pieces, second) / norm, norm)
+                return Along(product(self.matrix, other) / norm, norm)
         found = overlap(self.matrix, other)
         return _told(found.cosine * found.first_norm, found.second_norm)
 
@@ -109,8 +109,9 @@ class Reach:
         keep = 1.0 - decay
         if keep == 0.0:
             return NOTHING
-        if self.pieces is not None and (after := _pieces(weight_after)) is not None:
-            uw, ww = product(self.pieces, after), product(after, after)
+        if self.in_float32 and weight_after.dtype != torch.float64:
+            after = weight_after.detach().cpu()
+            uw, ww = product(self.matrix, after), product(after, after)
             if is_safe(ww):
                 reach = math.sqrt(ww) + abs(lr) * math.sqrt(self.square)
                 rest = ww + 2.0 * lr * uw + lr * lr * self.square
@@ -130,13 +131,6 @@ class Reach:
         length = torch.where(resolved, found.cosine * found.first_norm, nothing)
         norm = torch.where(resolved, found.second_norm, nothing)
         return _told(length, norm)
-
-
-def _pieces(other: Tensor) -> Cut | None:
-    """A matrix for products in float32; None where that would lose digits."""
-    if other.dtype == torch.float64:
-        return None
-    return cut(on_host(other.detach().cpu()))
 
 
 def _told(length: Tensor, norm: Tensor) -> Along:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from optgeom.geometry.norms import row_blocks
 from optgeom.geometry.scaling import reachable, scaled
 
 _SMALLEST_SAFE_SUM = 1e-20
 _LARGEST_SAFE_SUM = 1e30
-CHUNK = 512
-"""Entries per float32 sum. Equal terms round alike, so that a sum's error grows with its length:
-2.5e-7 at 512 entries; BLAS over 1e6 entries, and PyTorch's vector_norm, were off by 1e-3."""
-
-
-Cut = tuple[NDArray[np.float32], ...]
 
 
 class Overlap(NamedTuple):
@@ -59,31 +53,38 @@ def overlap(first: Tensor, second: Tensor) -> Overlap:
     return Overlap(cosine.clamp(-1.0, 1.0), a_norm * a_scale, b_norm * b_scale)
 
 
-def cut(matrix: NDArray[np.float32]) -> Cut:
-    """A matrix in pieces for `product`, in the same memory where it is in C order.
+def product(first: Tensor, second: Tensor) -> float:
+    """<A, B> of two matrices, in one read of each.
 
-    Returns:
-        (k, 512), and what is left, (< 512,), where something is.
-    """
-    vector = matrix.reshape(-1)
-    rest = vector.size % CHUNK
-    if not rest:
-        return (vector.reshape(-1, CHUNK),)
-    return vector[:-rest].reshape(-1, CHUNK), vector[-rest:]
-
-
-def product(first: Cut, second: Cut) -> float:
-    """<A, B> of two matrices of equal shape and layout, in one read of each.
+    Args:
+        first: (m, n), on the CPU.
+        second: (m, n), on the CPU; narrow dtypes are widened.
 
     Returns:
         The inner product, with absolute error 3e-7 |A| |B|, if both squared norms are `is_safe`.
     """
     found = 0.0
-    # The caller finds out what overflows: that square is not safe.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for a, b in zip(first, second, strict=True):
-            found += float(np.add.reduce(np.vecdot(a, b), axis=None, dtype=np.float64))
+    for a, b in row_blocks(first, second):
+        found += float((a.to(torch.float32) * b.to(torch.float32)).sum())
     return found
+
+
+def length(matrix: Tensor) -> float | Tensor:
+    """|A|: a number for a matrix on the CPU, else () float64 on its device, not waited for.
+
+    Args:
+        matrix: (m, n), any float dtype and device.
+
+    Returns:
+        Frobenius norm with relative error 4e-7, 1e-14 for float64 input.
+    """
+    matrix = reachable(matrix.detach())
+    if matrix.device.type == "cpu" and matrix.dtype != torch.float64:
+        square = product(matrix, matrix)
+        if is_safe(square):
+            return math.sqrt(square)
+    norm = overlap(matrix, matrix).first_norm
+    return float(norm) if norm.device.type == "cpu" else norm
 
 
 def is_safe(square: float) -> bool:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from optgeom.geometry.catalogue import METRICS
 from optgeom.geometry.companions import NOTHING, Reach
 from optgeom.geometry.context import Context
-from optgeom.geometry.norms import blind_line_norms, host_line_norms, on_host
+from optgeom.geometry.norms import line_norms
 from optgeom.geometry.rounding import LOST_LIMIT
 from optgeom.geometry.scaling import reachable
-from optgeom.geometry.sketch import blind_sketch, host_sketch
+from optgeom.geometry.sketch import sketch
 from optgeom.traces.errors import OptgeomError
 
 LEADING = 3
@@ -64,7 +61,7 @@ def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
     The first half of `measure_norms`: afterwards the matrices may be dropped or written to. Never
     waits for a device; on a CPU it looks at values to choose the fast way.
 
-    Cost: two reads of the matrix, one more for an update's sketch, and one for each matrix in the
+    Cost: one read of the matrix, one more for an update's sketch, and one for each matrix in the
     context, which is read twice; meant for the training thread. `benchmarks/norms.py` has numbers.
 
     Args:
@@ -81,10 +78,8 @@ def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
     check(matrix, context)
     matrix = reachable(matrix.detach())
     is_update = context.stage == "update" and not context.norms_only
-    if matrix.device.type == "cpu":
-        numbers, found = _read_on_host(on_host(matrix), context, is_update=is_update)
-    else:
-        numbers, found = _read_on_device(matrix, context, is_update=is_update)
+    norms = line_norms(matrix)
+    leading = _leading(matrix, norms, context)
     return Partial(
         shape=(matrix.shape[0], matrix.shape[1]),
         stage=context.stage,
@@ -93,8 +88,8 @@ def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
         facts=_facts(context),
         lr=context.lr,
         steps_since_previous=context.steps_since_previous,
-        numbers=numbers,
-        sketch=found,
+        numbers=torch.cat([leading, norms]),
+        sketch=sketch(matrix) if is_update else None,
         previous_sketch=context.previous_sketch if is_update else None,
     )
 
@@ -136,45 +131,28 @@ def _facts(context: Context) -> dict[str, float | int | None]:
     }
 
 
-def _read_on_host(
-    matrix: NDArray[Any], context: Context, *, is_update: bool
-) -> tuple[Tensor, Tensor | None]:
-    # Products do not see in which order entries come: a stored transpose is read as it lies.
-    turned = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
-    lying = matrix.T if turned else np.ascontiguousarray(matrix)
-    norms = host_line_norms(lying)
-    leading: tuple[float | Tensor, ...] = (math.nan,) * LEADING
-    if not context.norms_only:
-        rows = norms[: len(lying)]
-        # Not by BLAS, which gathers threads for long vectors.
-        reach = Reach.of(torch.from_numpy(lying), float(np.einsum("i,i", rows, rows)))
-        leading = _companions(reach, context, turned=turned)
-    if turned:
-        norms = np.roll(norms, len(matrix))
-    numbers = torch.from_numpy(np.concatenate([leading, norms]))
-    return numbers, torch.from_numpy(host_sketch(matrix)) if is_update else None
-
-
-def _read_on_device(
-    matrix: Tensor, context: Context, *, is_update: bool
-) -> tuple[Tensor, Tensor | None]:
-    norms = blind_line_norms(matrix)
-    leading: tuple[float | Tensor, ...] = (math.nan,) * LEADING
-    if not context.norms_only:
-        leading = _companions(Reach.of(matrix, math.nan), context, turned=False)
+def _leading(matrix: Tensor, norms: Tensor, context: Context) -> Tensor:
+    """The numbers that stand before the norms."""
+    numbers: tuple[float | Tensor, ...]
+    if context.norms_only:
+        known = context.weight_norm
+        numbers = (math.nan, math.nan if known is None else known, math.nan)
+    else:
+        rows = norms[: len(matrix)]
+        square = float(rows.square().sum()) if matrix.device.type == "cpu" else math.nan
+        numbers = _companions(Reach.of(matrix, square), context)
+    if norms.device.type == "cpu":
+        return torch.tensor([float(x) for x in numbers], dtype=torch.float64)
     # A tensor made of a Python number would wait for its copy to the device.
-    first = [x if isinstance(x, Tensor) else norms.new_full((), x) for x in leading]
-    return torch.cat([torch.stack(first), norms]), blind_sketch(matrix) if is_update else None
+    return torch.stack([x if isinstance(x, Tensor) else norms.new_full((), x) for x in numbers])
 
 
-def _companions(reach: Reach, context: Context, *, turned: bool) -> tuple[float | Tensor, ...]:
-    """The leading numbers."""
+def _companions(reach: Reach, context: Context) -> tuple[float | Tensor, ...]:
     weight = gradient = NOTHING
     if context.stage == "update" and context.weight is not None:
-        weight = reach.along(context.weight.mT if turned else context.weight)
+        weight = reach.along(context.weight)
     elif context.stage == "update" and context.weight_after is not None and context.lr is not None:
-        after = context.weight_after.mT if turned else context.weight_after
-        weight = reach.along_weight_before(after, lr=context.lr, decay=context.decay)
+        weight = reach.along_weight_before(context.weight_after, lr=context.lr, decay=context.decay)
     if context.gradient is not None and context.stage in _GRADIENT_STAGES:
-        gradient = reach.along(context.gradient.mT if turned else context.gradient)
+        gradient = reach.along(context.gradient)
     return weight.length, weight.norm, gradient.length

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optgeom.geometry.norms import on_host
-from optgeom.geometry.overlaps import CHUNK, is_safe
+from optgeom.geometry.overlaps import is_safe
 
 SKETCH_SIZE = 4096
 _PRIMES = (4093, 4091)
@@ -47,7 +46,8 @@ def sketch(matrix: Tensor) -> Tensor:
     matrix = matrix.detach()
     if matrix.device.type != "cpu":
         return blind_sketch(matrix)
-    return torch.from_numpy(host_sketch(on_host(matrix)))
+    narrow = matrix.dtype not in (torch.float32, torch.float64)
+    return torch.from_numpy(_host_sketch((matrix.to(torch.float32) if narrow else matrix).numpy()))
 
 
 def blind_sketch(matrix: Tensor) -> Tensor:
@@ -66,15 +66,7 @@ def blind_sketch(matrix: Tensor) -> Tensor:
     return found
 
 
-def host_sketch(matrix: NDArray[Any]) -> NDArray[Any]:
-    """The same as `sketch`, of an array.
-
-    Args:
-        matrix: (m, n) float32 or float64; C order is fast.
-
-    Returns:
-        (4096,) of the same dtype.
-    """
+def _host_sketch(matrix: NDArray[Any]) -> NDArray[Any]:
     signs = _signs(matrix.dtype, matrix.shape)
     found = np.zeros(SKETCH_SIZE, dtype=matrix.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -96,12 +88,9 @@ def sketch_cosines(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     a = torch.stack([one.detach() for one in first])
     b = torch.stack([one.detach().to(a) for one in second])
     if a.device.type == "cpu" and a.dtype == torch.float32:
-        x, y = (stack.numpy().reshape(len(first), -1, CHUNK) for stack in (a, b))
-        pairs = ((x, x), (y, y), (x, y))
-        with np.errstate(over="ignore", invalid="ignore"):
-            xx, yy, xy = (np.vecdot(*pair).sum(-1, dtype=np.float64) for pair in pairs)
-        if all(is_safe(square) for square in (xx.min(), xx.max(), yy.min(), yy.max())):
-            return torch.from_numpy(np.clip(xy / np.sqrt(xx * yy), -1.0, 1.0))
+        xx, yy, xy = ((x * y).sum(-1).to(torch.float64) for x, y in ((a, a), (b, b), (a, b)))
+        if all(is_safe(float(square)) for square in (*torch.aminmax(xx), *torch.aminmax(yy))):
+            return (xy / (xx * yy).sqrt()).clamp(-1.0, 1.0)
     a, b = a.to(torch.float64), b.to(torch.float64)
     a = a / a.abs().amax(-1, keepdim=True)
     b = b / b.abs().amax(-1, keepdim=True)

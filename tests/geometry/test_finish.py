@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from optgeom.geometry import Context, Partial, finish_norms, measure_norms, norms_pass
+from optgeom.geometry.overlaps import length
 from optgeom.traces.errors import OptgeomError
 
 SHAPES = [(12, 30), (30, 12), (12, 30), (1, 9), (9, 1), (70, 64), (12, 64)]
@@ -84,6 +85,11 @@ def test_norms_only_leaves_out_what_costs_more(rng: np.random.Generator) -> None
     }
     assert all(bare.values[name] is None for name in left_out)
     assert bare.sketch is None
+    assert context.weight is not None
+    known = replace(context, norms_only=True, weight=None, weight_norm=length(context.weight))
+    assert measure_norms(matrix, known).values["update_to_weight"] == pytest.approx(
+        full.values["update_to_weight"], rel=4e-7
+    )
 
 
 @pytest.mark.parametrize("other", ["same", "rows", "bfloat16"])

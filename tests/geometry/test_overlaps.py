@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from optgeom.geometry.overlaps import cut, overlap, product
+from optgeom.geometry.overlaps import length, overlap, product
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,24 @@ def test_product_against_numpy(shape: tuple[int, int], kind: str, rng: np.random
         a, b = a.sign() * 0.2, b.sign() * 0.7
     x, y = a.double().numpy(), b.double().numpy()
     bound = 3e-7 * np.linalg.norm(x) * np.linalg.norm(y)
-    assert product(cut(a.numpy()), cut(b.numpy())) == pytest.approx((x * y).sum(), abs=bound)
-    assert product(cut(a.numpy()), cut(a.numpy())) == pytest.approx((x * x).sum(), rel=3e-7)
+    assert product(a, b) == pytest.approx((x * y).sum(), abs=bound)
+    assert product(a, a) == pytest.approx((x * x).sum(), rel=3e-7)
     assert float(overlap(a, b).cosine) == pytest.approx(
         (x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-25, 1e-3, 1e25])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_length_at_any_scale(scale: float, dtype: torch.dtype, rng: np.random.Generator) -> None:
+    matrix = torch.from_numpy(rng.standard_normal((90, 4000)) * scale).to(dtype)
+    exact = np.linalg.norm(matrix.double().numpy())
+    bound = 1e-14 if dtype == torch.float64 else 4e-7
+    assert length(matrix) == pytest.approx(exact, rel=bound)
+    assert length(matrix.mT) == pytest.approx(exact, rel=bound)
+
+
+def test_length_looks_at_no_value_on_a_device() -> None:
+    found = length(torch.empty(5, 7, device="meta"))
+    assert isinstance(found, torch.Tensor)
+    assert found.shape == ()
