@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optgeom.geometry.overlaps import length
 from optgeom.hooks.clock import Plan
 from optgeom.hooks.costs import Costs
 from optgeom.hooks.guard import Guard
@@ -70,6 +71,7 @@ class Capture:
         reading: told of the operations.
         by_mode: whether the dispatch mode is worn for them.
         entries: settings at step entry, by target.
+        weight_norms: before the step, of layers whose rows compare nothing else with them.
         facts: of targets that were measured on this rank.
         measured: what of them is to be written once the samples agree.
         pending: matrices that wait for the background thread.
@@ -83,6 +85,7 @@ class Capture:
     reading: Reading | None = None
     by_mode: bool = True
     entries: dict[int, Entry] = field(default_factory=dict)
+    weight_norms: dict[int, float | Tensor] = field(default_factory=dict)
     facts: dict[int, Facts] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
     pending: list[Observed] = field(default_factory=list)
@@ -163,12 +166,23 @@ class Capturing:
             self._ways.slot(t, optimizer, capture.entries[t.index], keep="weight" in self._stages)
             for t in capture.targets
         ]
+        for target, slot in zip(capture.targets, slots, strict=True):
+            self._weigh(capture, target, slot)
         capture.by_mode = self._ways.by_mode(optimizer, slots, scaled=scale != 1.0)
         alone = self._ranks.size == 1
         finish = partial(self._finish_early, capture) if alone else None
         capture.reading = Reading(
             slots, taps=[self._taps(t, optimizer) for t in capture.targets], finish=finish
         )
+
+    def _weigh(self, capture: Capture, target: Target, slot: Slot) -> None:
+        """Norms of weights that are not looked at again; of shards no rank knows them alone."""
+        if self._owns(target) and not is_sharded(target.parameter):
+            plan = capture.plan
+            for place in target.layers:
+                if place in plan.norms and place not in plan.compared:
+                    matrix = self._layers[place].matrix(slot.weights)
+                    capture.weight_norms[place] = length(matrix)
 
     def _taps(self, target: Target, optimizer: Any) -> frozenset[str]:
         """The stages that are taken from an optimizer's hand, on the rank that owns a target."""
@@ -193,6 +207,8 @@ class Capturing:
     def _finish(self, capture: Capture, target: Target, slot: Slot) -> None:
         entry = capture.entries[target.index]
         names = present(slot, capture.optimizer, self._stages)
+        if "gradient" not in self._stages and capture.plan.compared.isdisjoint(target.layers):
+            names = [name for name in names if name != "gradient"]  # nothing is compared with it
         facts = self._facts(capture, target, slot)
         out = self._room(capture, target, slot)
         parts = local_parts(slot, entry, capture.optimizer, names, out)
@@ -236,7 +252,8 @@ class Capturing:
         plan = capture.plan
         wanted = [(place, self._layers[place]) for place in target.layers if place in plan.layers]
         group = capture.optimizer.param_groups[target.group]
-        for seen in pieces(wholes, taps, wanted, facts, self._stages):
+        norms = capture.weight_norms
+        for seen in pieces(wholes, taps, wanted, facts, self._stages, norms):
             capture.measured += self._records.measure(seen, polynomial_of(group))
             if seen.index in plan.spectra or seen.index in plan.updates:
                 capture.pending.append(detached(seen))

@@ -12,6 +12,11 @@ from typing import Any
 
 from optgeom.hooks.errors import WatchError
 
+COMPARED_EVERY = 16
+"""Steps between comparisons of an update with the weights, the gradient and the update before it.
+They cost more than the norms and change more slowly, so where norms are captured more often than
+this, the layers take turns."""
+
 CADENCES = ("every", "spectra_every", "updates_every", "burst")
 """The settings of `watch` itself."""
 
@@ -183,11 +188,20 @@ def chosen(index: int, capture: int, thinning: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one step captures, of which layers (by index), and how many it leaves out."""
+    """What one step captures, of which layers by index.
+
+    Attributes:
+        norms: rows of neuron norms and scalars.
+        spectra: singular values.
+        updates: raw matrices.
+        compared: those of `norms` whose rows compare the update with other matrices too.
+        left_out: spectra and raw matrices that the budget leaves out.
+    """
 
     norms: frozenset[int]
     spectra: frozenset[int]
     updates: frozenset[int]
+    compared: frozenset[int]
     left_out: int = 0
 
     @property
@@ -197,8 +211,11 @@ class Plan:
 
     def without(self, layers: frozenset[int]) -> Plan:
         """The same plan, less some layers."""
-        kept = (self.norms - layers, self.spectra - layers, self.updates - layers)
-        return Plan(*kept, self.left_out) if layers else self
+        if not layers:
+            return self
+        kept = (self.norms, self.spectra, self.updates, self.compared)
+        norms, spectra, updates, compared = (one - layers for one in kept)
+        return Plan(norms, spectra, updates, compared, self.left_out)
 
 
 def plan(clocks: Sequence[Clocks], step: int, thinning: int, *, whole: bool) -> Plan | None:
@@ -212,7 +229,7 @@ def plan(clocks: Sequence[Clocks], step: int, thinning: int, *, whole: bool) -> 
     """
     if whole:
         everything = frozenset(range(len(clocks)))
-        return Plan(everything, everything, everything)
+        return Plan(everything, everything, everything, everything)
     norms = frozenset(i for i, one in enumerate(clocks) if one.norms(step))
     if not norms:
         return None
@@ -223,7 +240,13 @@ def plan(clocks: Sequence[Clocks], step: int, thinning: int, *, whole: bool) -> 
         for due in (spectra, updates)
     )
     left_out = len(spectra) + len(updates) - len(kept_spectra) - len(kept_updates)
-    return Plan(norms, kept_spectra, kept_updates, left_out)
+    in_turn = frozenset(
+        i
+        for i in norms
+        if chosen(i, step // clocks[i].every, max(1, COMPARED_EVERY // clocks[i].every))
+    )
+    compared = in_turn | kept_spectra | kept_updates
+    return Plan(norms, kept_spectra, kept_updates, compared, left_out)
 
 
 def cadences(groups: Sequence[str | None], clocks: Sequence[Clocks]) -> dict[str, Any]:

@@ -98,6 +98,8 @@ class Observed:
         weight: the weights before it, where they were kept or are still there.
         gradient: the gradient, live unless the step overwrote it.
         noise_floor: of a difference, in units of the update.
+        weight_norm: of the weights before the step, where the row compares the update with no
+            other matrix; None where it does.
     """
 
     layer: Layer
@@ -108,6 +110,7 @@ class Observed:
     weight: Tensor | None
     gradient: Tensor | None
     noise_floor: float
+    weight_norm: float | Tensor | None = None
 
 
 def present(slot: Slot, optimizer: Any, stages: Sequence[str]) -> list[str]:
@@ -206,6 +209,7 @@ def pieces(
     layers: Sequence[tuple[int, Layer]],
     facts: Facts,
     stages: Sequence[str],
+    weight_norms: Mapping[int, float | Tensor],
 ) -> list[Observed]:
     """Cut a parameter's whole matrices into its layers'.
 
@@ -215,6 +219,7 @@ def pieces(
         layers: that are captured, with their places.
         facts: of the parameter.
         stages: that are recorded.
+        weight_norms: of those layers, by place, that are compared with no other matrix.
     """
     found = []
     for index, layer in layers:
@@ -239,6 +244,7 @@ def pieces(
                 weight=matrices.get("weight"),
                 gradient=matrices.get("gradient"),
                 noise_floor=floor,
+                weight_norm=weight_norms.get(index),
             )
         )
     return found

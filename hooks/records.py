@@ -129,6 +129,7 @@ def context_of(seen: Observed, stage: str, polynomial: Polynomial) -> Context:
             stage=stage,
             source=source_of(known, stage),
             gradient=None if stage in ("gradient", "second_moment") else seen.gradient,
+            norms_only=seen.weight_norm is not None,
             polynomial=polynomial,
         )
     return Context(
@@ -145,6 +146,8 @@ def context_of(seen: Observed, stage: str, polynomial: Polynomial) -> Context:
         lost_update_fraction=known.lost_update_fraction,
         lost_decay_fraction=known.lost_decay_fraction,
         second_moment_steps=known.second_moment_steps,
+        norms_only=seen.weight_norm is not None,
+        weight_norm=seen.weight_norm,
         polynomial=polynomial,
     )
 

@@ -109,7 +109,7 @@ class TraceWriter:
         self._queued = 0
         self._changed = threading.Condition()
         self._asked = self._answered = 0
-        self._closing = self._ended = False
+        self._urgent = self._closing = self._ended = False
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._work, name="optgeom-writer", daemon=True)
         self._thread.start()
@@ -290,6 +290,7 @@ class TraceWriter:
     def _put(self, what: str, item: Any, size: int) -> None:
         with self._changed:
             while self._wait and self._full(size) and not self._refusing:
+                self._urge()
                 self._changed.wait()
             if self._refusing:
                 reason = "the writer is closed" if self.failure is None else "the writer failed"
@@ -299,10 +300,16 @@ class TraceWriter:
                 self._queue.append((what, item, size))
                 self._queued += size
                 self.raw_bytes += size if what == "updates" else 0
-                self._changed.notify_all()
+                if what == "updates" or self._queued > self._queue_bytes // 4:
+                    self._urge()
                 return
         if what not in _ORDERS:
             self._drop(what, reason)
+
+    def _urge(self) -> None:
+        """Have the thread take what waits now, not with the next flush."""
+        self._urgent = True
+        self._changed.notify_all()
 
     @property
     def _refusing(self) -> bool:
@@ -348,12 +355,15 @@ class TraceWriter:
         done = False
         while not done:
             with self._changed:
+                # rows wait for the flush: a thread that took each at once would hold the
+                # interpreter's lock just when the run's next operations want it
                 self._changed.wait_for(
-                    lambda: self._queue or self._closing or self._asked > self._answered,
+                    lambda: self._urgent or self._closing or self._asked > self._answered,
                     timeout=max(0.0, deadline - time.monotonic()),
                 )
                 self._taken.extend(self._queue)
                 self._queue.clear()
+                self._urgent = False
                 asked, closing = self._asked, self._closing
             while self._taken:
                 what, item, size = self._taken.popleft()
