@@ -101,7 +101,7 @@ def main() -> None:
             "without weight and gradient": lambda case: norms_pass(
                 case[0], context(case, weight_after=None, gradient=None)
             ),
-            "norms_only": lambda case: norms_pass(case[0], context(case, norms_only=True)),
+            "rows_only": lambda case: norms_pass(case[0], context(case, rows_only=True)),
         },
         inputs,
         ROUNDS,

@@ -39,10 +39,10 @@ class Context:
         previous_sketch: Sketch of the previous captured update of the same layer, (4096,).
         steps_since_previous: Steps since that capture.
         second_moment_steps: Steps that the second moment has been averaging.
-        norms_only: Read nothing but the matrix itself: no metric that compares it with the weight,
-            the gradient or the previous update, and no sketch.
-        weight_norm: |W| before the step, for an update's relative step where `norms_only` leaves
-            the weight unread: see `optgeom.geometry.overlaps.length`.
+        rows_only: Leave out what costs more than the norms of the rows: those of the columns, the
+            sketch, and what compares the matrix with weight, gradient and the update before.
+        weight_norm: |W| before the step, for an update's relative step where `rows_only` leaves the
+            weight unread: see `optgeom.geometry.overlaps.length`.
         polynomial: Rows (a, b, c) of the odd polynomials a x + b x^3 + c x^5 in use, in order.
         polar_row_norms: Row norms of the polar factor of ns_input, (m,), as `measure_spectrum`
             returned them for that stage; for the row error of `orthogonalized`.
@@ -64,7 +64,7 @@ class Context:
     previous_sketch: Tensor | None = None
     steps_since_previous: int | None = None
     second_moment_steps: int | None = None
-    norms_only: bool = False
+    rows_only: bool = False
     weight_norm: float | Tensor | None = None
     polynomial: Sequence[Sequence[float]] | None = None
     polar_row_norms: NDArray[np.float64] | None = None

@@ -119,7 +119,13 @@ def _measured(
         norms = np.stack([numbers[i][LEADING : LEADING + rows] for i in members])
         sizes[members] = _lengths(norms)
         _fill(table, neuron_balance(norms), members, count)
-    for cols, members in _grouped([one.shape[1] for one in partials]).items():
+    whole = [
+        len(found) == LEADING + sum(one.shape) for one, found in zip(partials, numbers, strict=True)
+    ]
+    for cols, everyone in _grouped([one.shape[1] for one in partials]).items():
+        members = [i for i in everyone if whole[i]]
+        if not members:
+            continue
         norms = np.stack([numbers[i][-cols:] for i in members])
         _fill(table, column_balance(norms), members, count)
     along_weight, weight, along_gradient = np.array([found[:LEADING] for found in numbers]).T

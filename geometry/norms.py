@@ -1,7 +1,7 @@
 """Norms of a matrix's rows and columns, whatever their scale.
 
 On a CPU by torch's own sums: they share the threads, and the caches, of the step that has just
-written the matrix. Each adds up in a cascade, so that its error does not grow with its length;
+written the matrix. A sum adds up in a cascade, so that its error does not grow with its length;
 BLAS and `vector_norm` were off by 1e-3 where a million equal terms round alike.
 """
 
@@ -9,15 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optgeom.geometry.scaling import reachable, scaled
+
+Array = NDArray[np.float64]
 
 # Between these bounds no float32 square that matters has left the normal range: entries lost to
 # underflow are below 1e-19, so n of them change a sum by less than n * 1e-38 / 1e-26.
 _SMALLEST_SAFE_SUM = 1e-26
 _LARGEST_SAFE_SUM = 1e30
+
+PIECE = 512
+"""Entries that `vector_norm` adds up at once: so many equal terms cost it 3e-7."""
 
 BLOCK = 1 << 18
 """Entries whose products are held at once: they stay in a core's cache, and large matrices need no
@@ -42,15 +49,59 @@ def line_norms(matrix: Tensor) -> Tensor:
         return blind_line_norms(matrix)
     matrix = matrix.to(torch.float32)
     if matrix.stride(0) < matrix.stride(1):  # a stored transpose is read as it lies
-        squares = _line_squares(matrix.mT)
-        squares = squares.roll(len(matrix))
+        squares = np.roll(_line_squares(matrix.mT), len(matrix))
     else:
         squares = _line_squares(matrix)
-    low, high = torch.aminmax(squares)
-    # A NaN fails both comparisons.
-    if not (float(low) > _SMALLEST_SAFE_SUM and float(high) < _LARGEST_SAFE_SUM):
-        _repair(matrix, squares)
-    return squares.sqrt_()
+    rows = len(matrix)
+    _repair(squares[:rows], matrix)
+    _repair(squares[rows:], matrix.mT)
+    return torch.from_numpy(np.sqrt(squares))
+
+
+def row_norms(matrix: Tensor) -> Tensor:
+    """Norms of the rows alone, for less than half of what `line_norms` costs.
+
+    Args:
+        matrix: As of `line_norms`.
+
+    Returns:
+        (m,), as of `line_norms`.
+    """
+    matrix = reachable(matrix.detach())
+    if matrix.dtype == torch.float64:
+        return _by_scaling(matrix)[: len(matrix)]
+    if matrix.device.type != "cpu":
+        wide: Tensor = torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64)
+        return wide
+    matrix = matrix.to(torch.float32)
+    pieces = piece_norms(matrix)
+    if pieces is None:
+        sums = [(block * block).sum(1).numpy() for (block,) in row_blocks(matrix)]
+        squares = np.concatenate(sums, dtype=np.float64)
+    else:
+        squares = np.einsum("ij,ij->i", pieces, pieces)
+    _repair(squares, matrix)
+    return torch.from_numpy(np.sqrt(squares))
+
+
+def piece_norms(matrix: Tensor) -> Array | None:
+    """Norms of a few hundred entries each, which one read by `vector_norm` gives exactly enough.
+
+    Args:
+        matrix: (m, n) float32, on the CPU.
+
+    Returns:
+        (m, k): the norms of k pieces of each row; None where its memory cannot be seen so.
+    """
+    rows, cols = matrix.shape
+    if not matrix.is_contiguous() or (cols > PIECE and cols % PIECE):
+        return None
+    if cols <= PIECE:
+        found = torch.linalg.vector_norm(matrix, dim=1)
+    else:
+        found = torch.linalg.vector_norm(matrix.view(rows, -1, PIECE), dim=2)
+    wide: Array = found.numpy().reshape(rows, -1).astype(np.float64)
+    return wide
 
 
 def blind_line_norms(matrix: Tensor) -> Tensor:
@@ -85,14 +136,14 @@ def row_blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(matrix[start : start + count] for matrix in matrices)
 
 
-def _line_squares(matrix: Tensor) -> Tensor:
+def _line_squares(matrix: Tensor) -> Array:
     rows, cols = matrix.shape
-    found = torch.zeros(rows + cols, dtype=torch.float64)
+    found = np.zeros(rows + cols)
     done = 0
     for (block,) in row_blocks(matrix):
         squares = block * block
-        found[done : done + len(block)] = squares.sum(1)
-        found[rows:] += squares.sum(0)
+        found[done : done + len(block)] = squares.sum(1).numpy()
+        found[rows:] += squares.sum(0).numpy()
         done += len(block)
     return found
 
@@ -103,11 +154,11 @@ def _by_scaling(wide: Tensor) -> Tensor:
     return torch.cat([squares.sum(1), squares.sum(0)]).sqrt() * scale
 
 
-def _repair(matrix: Tensor, squares: Tensor) -> None:
-    """Sum float32 squares that left the safe range again in float64, where none leaves it."""
-    rows = matrix.shape[0]
+def _repair(squares: Array, matrix: Tensor) -> None:
+    """Sum rows' float32 squares that left the safe range again in float64, where none leaves it."""
+    # A NaN fails both comparisons.
+    if squares.min() > _SMALLEST_SAFE_SUM and squares.max() < _LARGEST_SAFE_SUM:
+        return
     unsafe = ~((squares > _SMALLEST_SAFE_SUM) & (squares < _LARGEST_SAFE_SUM))
-    which = unsafe[:rows].nonzero()[:, 0]
-    squares[which] = matrix[which].to(torch.float64).square().sum(1)
-    which = unsafe[rows:].nonzero()[:, 0]
-    squares[rows + which] = matrix[:, which].to(torch.float64).square().sum(0)
+    which = torch.from_numpy(np.flatnonzero(unsafe))
+    squares[unsafe] = matrix[which].to(torch.float64).square().sum(1).numpy()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from optgeom.geometry.norms import row_blocks
+from optgeom.geometry.norms import piece_norms, row_blocks
 from optgeom.geometry.scaling import reachable, scaled
 
 _SMALLEST_SAFE_SUM = 1e-20
@@ -80,7 +81,8 @@ def length(matrix: Tensor) -> float | Tensor:
     """
     matrix = reachable(matrix.detach())
     if matrix.device.type == "cpu" and matrix.dtype != torch.float64:
-        square = product(matrix, matrix)
+        pieces = piece_norms(matrix.to(torch.float32))
+        square = product(matrix, matrix) if pieces is None else float(np.square(pieces).sum())
         if is_safe(square):
             return math.sqrt(square)
     norm = overlap(matrix, matrix).first_norm

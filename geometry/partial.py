@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from optgeom.geometry.catalogue import METRICS
 from optgeom.geometry.companions import NOTHING, Reach
 from optgeom.geometry.context import Context
-from optgeom.geometry.norms import line_norms
+from optgeom.geometry.norms import line_norms, row_norms
 from optgeom.geometry.rounding import LOST_LIMIT
 from optgeom.geometry.scaling import reachable
 from optgeom.geometry.sketch import sketch
@@ -38,7 +39,8 @@ class Partial:
         lr: Of the context.
         steps_since_previous: Of the context.
         numbers: (3 + m + n,) float64 on the matrix's device: <A, W> / |W|, |W|, <A, G> / |G|, NaN
-            where there is none, and then the norms of the rows and of the columns.
+            where there is none, and then the norms of the rows and of the columns; (3 + m,) where
+            the context asks for the rows only.
         sketch: (4096,) on the matrix's device, of an update; else None.
         previous_sketch: Of the context.
     """
@@ -77,9 +79,8 @@ def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
     context = context or Context()
     check(matrix, context)
     matrix = reachable(matrix.detach())
-    is_update = context.stage == "update" and not context.norms_only
-    norms = line_norms(matrix)
-    leading = _leading(matrix, norms, context)
+    is_update = context.stage == "update" and not context.rows_only
+    norms = row_norms(matrix) if context.rows_only else line_norms(matrix)
     return Partial(
         shape=(matrix.shape[0], matrix.shape[1]),
         stage=context.stage,
@@ -88,7 +89,7 @@ def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
         facts=_facts(context),
         lr=context.lr,
         steps_since_previous=context.steps_since_previous,
-        numbers=torch.cat([leading, norms]),
+        numbers=_after(_leading(matrix, norms, context), norms),
         sketch=sketch(matrix) if is_update else None,
         previous_sketch=context.previous_sketch if is_update else None,
     )
@@ -131,20 +132,24 @@ def _facts(context: Context) -> dict[str, float | int | None]:
     }
 
 
-def _leading(matrix: Tensor, norms: Tensor, context: Context) -> Tensor:
+def _leading(matrix: Tensor, norms: Tensor, context: Context) -> tuple[float | Tensor, ...]:
     """The numbers that stand before the norms."""
-    numbers: tuple[float | Tensor, ...]
-    if context.norms_only:
+    if context.rows_only:
         known = context.weight_norm
-        numbers = (math.nan, math.nan if known is None else known, math.nan)
-    else:
-        rows = norms[: len(matrix)]
-        square = float(rows.square().sum()) if matrix.device.type == "cpu" else math.nan
-        numbers = _companions(Reach.of(matrix, square), context)
+        return math.nan, math.nan if known is None else known, math.nan
+    square = math.nan
+    if matrix.device.type == "cpu":
+        square = float(np.square(norms[: len(matrix)].numpy()).sum())
+    return _companions(Reach.of(matrix, square), context)
+
+
+def _after(leading: tuple[float | Tensor, ...], norms: Tensor) -> Tensor:
     if norms.device.type == "cpu":
-        return torch.tensor([float(x) for x in numbers], dtype=torch.float64)
+        numbers = np.array([float(x) for x in leading])
+        return torch.from_numpy(np.concatenate([numbers, norms.numpy()]))
     # A tensor made of a Python number would wait for its copy to the device.
-    return torch.stack([x if isinstance(x, Tensor) else norms.new_full((), x) for x in numbers])
+    first = [x if isinstance(x, Tensor) else norms.new_full((), x) for x in leading]
+    return torch.cat([torch.stack(first), norms])
 
 
 def _companions(reach: Reach, context: Context) -> tuple[float | Tensor, ...]:

@@ -70,6 +70,7 @@ class Capture:
         targets: the parameters that are read.
         reading: told of the operations.
         by_mode: whether the dispatch mode is worn for them.
+        by_calls: whether calls of the parameters' own methods are looked at.
         entries: settings at step entry, by target.
         weight_norms: before the step, of layers whose rows compare nothing else with them.
         facts: of targets that were measured on this rank.
@@ -84,6 +85,7 @@ class Capture:
     targets: tuple[Target, ...]
     reading: Reading | None = None
     by_mode: bool = True
+    by_calls: bool = False
     entries: dict[int, Entry] = field(default_factory=dict)
     weight_norms: dict[int, float | Tensor] = field(default_factory=dict)
     facts: dict[int, Facts] = field(default_factory=dict)
@@ -162,17 +164,28 @@ class Capturing:
         optimizer = capture.optimizer
         groups, scale = optimizer.param_groups, loss_scale(optimizer)
         capture.entries = {t.index: Entry.of(groups[t.group], scale) for t in capture.targets}
+        alone = self._ranks.size == 1
+        expected = self._ways.expected(optimizer, capture.targets) if alone else {}
         slots = [
-            self._ways.slot(t, optimizer, capture.entries[t.index], keep="weight" in self._stages)
+            self._ways.slot(
+                t,
+                optimizer,
+                capture.entries[t.index],
+                expected=expected.get(t.index),
+                keep="weight" in self._stages,
+            )
             for t in capture.targets
         ]
         for target, slot in zip(capture.targets, slots, strict=True):
             self._weigh(capture, target, slot)
         capture.by_mode = self._ways.by_mode(optimizer, slots, scaled=scale != 1.0)
-        alone = self._ranks.size == 1
+        capture.by_calls = bool(expected)
         finish = partial(self._finish_early, capture) if alone else None
         capture.reading = Reading(
-            slots, taps=[self._taps(t, optimizer) for t in capture.targets], finish=finish
+            slots,
+            watches=capture.by_mode,
+            taps=[self._taps(t, optimizer) for t in capture.targets],
+            finish=finish,
         )
 
     def _weigh(self, capture: Capture, target: Target, slot: Slot) -> None:
@@ -389,6 +402,10 @@ class Capturing:
                 self._ways.learn(target, capture.optimizer, slot, mismatch=bool(mismatch))
             self._ways.learn_order(capture.targets, capture.slots)
             self._ways.learn_taps(capture.optimizer, capture.slots)
+            if self._ranks.size == 1:
+                self._ways.learn_calls(
+                    capture.optimizer, capture.targets, capture.slots, wrong=any(wrong)
+                )
 
     def _say_what_is_missing(self, capture: Capture) -> None:
         """Once per optimizer: stages that were asked for and that it does not yield."""

@@ -33,7 +33,7 @@ class Fold:
         scale: what the weights were multiplied with in all.
         terms: what was added, each already multiplied with the scales that came after it.
         base: the weights just before the first operation that was not understood.
-        operations: how many wrote to the weights.
+        history: what each operation that wrote to the weights was: "scale", "term" or "opaque".
         operand_dtype: the least precise one that was added.
         opaque: the name of the operation that was not understood.
         origin: how what was added was made from the weights, if it was.
@@ -45,7 +45,7 @@ class Fold:
     scale: float = 1.0
     terms: list[Term] = field(default_factory=list)
     base: Tensor | None = None
-    operations: int = 0
+    history: list[str] = field(default_factory=list)
     operand_dtype: torch.dtype | None = None
     opaque: str | None = None
     origin: Origin | None = None
@@ -60,7 +60,7 @@ class Fold:
             target: the weights before it.
             origin: how its operands were made from the weights, if they were.
         """
-        self.operations += 1
+        self.history.append("scale" if effect.term is None else "term")
         if self.base is not None:
             return
         if effect.scale != 1.0:
@@ -83,10 +83,15 @@ class Fold:
 
     def interrupt(self, name: str, target: Tensor) -> None:
         """An operation that is not understood comes next: keep the weights as they are now."""
-        self.operations += 1
+        self.history.append("opaque")
         if self.base is None:
             self.base = target.detach().clone()
             self.opaque = name
+
+    @property
+    def operations(self) -> int:
+        """How many operations wrote to the weights."""
+        return len(self.history)
 
     @property
     def decay(self) -> float:

@@ -70,8 +70,8 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _first(values: Mapping[str, Any], *names: str) -> Any:
-    return next((values[name] for name in names if name in values), None)
+def _first(values: Mapping[str, Any], *names: str, default: Any = None) -> Any:
+    return next((values[name] for name in names if name in values), default)
 
 
 def _add(values: Mapping[str, Any], same: Same, sign: float) -> Effect | None:
@@ -94,7 +94,7 @@ def _scale(values: Mapping[str, Any], same: Same, divide: bool) -> Effect | None
 
 def _addc(values: Mapping[str, Any], same: Same, divide: bool) -> Effect | None:
     first, second = values["tensor1"], values["tensor2"]
-    factor = _number(_first(values, "value", "scalar", "scalars") if len(values) > 3 else 1.0)
+    factor = _number(_first(values, "value", "scalar", "scalars", default=1.0))
     if factor is None or same(first) or same(second):
         return None
     term = Term("quotient" if divide else "product", (first, second), factor)
@@ -148,13 +148,11 @@ def scale_operand(func: OpOverload, values: Mapping[str, Any]) -> Any:
     return _first(values, "other", "scalar", "scalars")
 
 
-def effect_of(
-    func: OpOverload, values: Mapping[str, Any], target: Tensor, same: Same
-) -> Effect | None:
+def effect_of(name: str, values: Mapping[str, Any], target: Tensor, same: Same) -> Effect | None:
     """What an operation will do to `target`, or None where it is not understood.
 
     Args:
-        func: the operation.
+        name: of the operation, as `base_name` has it.
         values: its operands by name, of one entry where it is a `_foreach_` form; none where they
             are not known.
         target: the tensor that is written, before the operation.
@@ -163,7 +161,7 @@ def effect_of(
     Returns:
         scale and term, which holds the operation's own operands.
     """
-    rule = _RULES.get(base_name(func))
+    rule = _RULES.get(name)
     if rule is None or not values:
         return None
     if "out" in values and not same(values.get("self")):

@@ -56,6 +56,7 @@ class Reading:
         self,
         slots: Sequence[Slot],
         *,
+        watches: bool = True,
         taps: Sequence[Iterable[str]] = (),
         finish: Finish | None = None,
     ) -> None:
@@ -63,6 +64,7 @@ class Reading:
 
         Args:
             slots: one per parameter whose update is read.
+            watches: whether it will be told of operations; else of calls and taps alone.
             taps: for each, the stages that are kept if the optimizer hands them over.
             finish: measures a slot that the optimizer is done with; None: all are finished after
                 the step.
@@ -73,11 +75,12 @@ class Reading:
             id(slot.parameter): (slot, frozenset(stages))
             for slot, stages in zip(self.slots, taps, strict=False)
         }
+        self._watches = watches
         self._starts: dict[int, list[tuple[Address, Slot]]] = {}
         self._spans: list[tuple[Span, Slot]] = []
         self._storages: set[int] = set()
         for slot in self.slots:
-            if slot.weights.numel():
+            if watches and slot.weights.numel():
                 here = address_of(slot.weights)
                 self._starts.setdefault(slot.pointer, []).append((here, slot))
                 span = span_of(slot.weights)
@@ -102,7 +105,7 @@ class Reading:
             slot.note_gradient()
             if slot.formula is not None:
                 slot.formula.prepare(slot.gradient)
-            plain = None if slot.gradient is None else unwrap(slot.gradient)
+            plain = unwrap(slot.gradient) if self._watches else None
             if plain is not None and plain.numel():
                 self._gradients.append((span_of(plain), slot))
         self._storages.update(span.storage for span, _ in self._gradients)
@@ -119,6 +122,26 @@ class Reading:
             slot.taps[stage] = as_float(local(tensor)).clone()
         elif self._finish is not None and slot.fold.operations == 0:
             slot.handed, slot.by_tap, slot.formula = as_float(local(tensor)), True, None
+            self._finish(slot)
+
+    def call(self, slot: Slot, name: str, values: Mapping[str, Any] | None) -> None:
+        """A method of a parameter itself is called next, see `optgeom.hooks.calls`."""
+        expected, effect = slot.expected, None
+        if values is not None and all(_readable(slot.weights, v) for v in values.values()):
+            effect = effect_of(name, values, slot.weights, slot.holds)
+        if slot.finished or expected is None:
+            slot.rewritten = True
+        elif effect is None:
+            slot.fold.interrupt(f"Tensor.{name}_", slot.weights)
+        else:
+            slot.fold.apply(effect, slot.weights, None if effect.term is None else expected.origin)
+
+    def called(self, slot: Slot) -> None:
+        """It has run; a slot whose step is complete is finished."""
+        expected = slot.expected
+        if expected is None or slot.finished or self._finish is None:
+            return
+        if slot.fold.operations == len(expected.history):
             self._finish(slot)
 
     def before(self, func: OpOverload, names: tuple[str, ...], args: Any, kwargs: Any) -> None:
@@ -234,19 +257,17 @@ class Reading:
         projected = self._origins.is_measure_of(scale_operand(func, values), slot)
         if not projected and all(_readable(written, value) for value in values.values()):
             operands = {k: _plain(v) if isinstance(v, Tensor) else v for k, v in values.items()}
-            effect = effect_of(func, operands, target, lambda other: self._is(other, slot))
+            effect = effect_of(base_name(func), operands, target, slot.holds)
         if effect is None:
             slot.fold.interrupt(func._schema.name, target)
             self._count_held(slot, target.nbytes)
             return
+        if written is slot.parameter and "out" not in values and not is_foreach(func):
+            slot.calls += 1
         others = [v for name, v in values.items() if name not in ("self", "out")]
         slot.fold.apply(effect, target, self._origins.of(_tensors(others), slot))
         if effect.term is not None:
             self._hold(effect.term, slot)
-
-    def _is(self, other: Any, slot: Slot) -> bool:
-        plain = unwrap(other)
-        return plain is not None and self._find(plain) is slot
 
     def _hold(self, term: Term, slot: Slot) -> None:
         """Remember whose memory a term is made of, lest it changes before it is wanted."""

@@ -18,6 +18,7 @@ import torch
 
 from optgeom.hooks.aside import Aside, aside, stand_aside
 from optgeom.hooks.budget import Budget, Spent
+from optgeom.hooks.calls import intercepted
 from optgeom.hooks.capture import Capture, Capturing, skipped
 from optgeom.hooks.clock import Clocks, Plan, cadences, next_capture, plan
 from optgeom.hooks.costs import Costs, percent
@@ -105,7 +106,7 @@ class Recorder:
         self._worker = Worker(WAITING_BYTES, self._guard.fail, wait=wait)
         self._capturing = Capturing(
             layers,
-            Records(writer, optimizer_names),
+            Records(writer, optimizer_names, self._guard),
             self._worker,
             ranks,
             self._guard,
@@ -304,6 +305,9 @@ class Recorder:
             with ExitStack() as stack:
                 if capture.reading is not None:
                     stack.enter_context(listening(capture.reading, optimizer, self._guard.fail))
+                    if capture.by_calls:
+                        slots = capture.slots
+                        stack.enter_context(intercepted(slots, capture.reading, self._guard.fail))
                     if capture.by_mode:
                         stack.enter_context(worn(capture.reading, self._guard.fail))
                 yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,11 +14,12 @@ from optgeom.geometry.context import Context
 from optgeom.geometry.finish import finish_norms
 from optgeom.geometry.measure import measure_spectrum
 from optgeom.geometry.partial import Partial, norms_pass
+from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import Facts, Observed
 from optgeom.optim.newton_schulz import COEFFICIENT_SETS
 from optgeom.traces.schema import Cell
-from optgeom.traces.writer import TraceWriter
+from optgeom.traces.writer import CellRow, TraceWriter
 
 Polynomial = Sequence[Sequence[float]] | None
 """Rows of an orthogonalization's odd polynomials, in order; None where none is known."""
@@ -47,11 +49,16 @@ class Measured:
 
 @dataclass(slots=True)
 class Records:
-    """Writes what was observed; keeps one sketch per layer between captures."""
+    """Writes what was observed; keeps one sketch per layer between captures.
+
+    Rows of the norms clock are summed up on the writer's thread, those of several captures at once.
+    """
 
     writer: TraceWriter
     optimizers: Sequence[str]
+    guard: Guard
     previous: dict[int, Previous] = field(default_factory=dict)
+    waiting: deque[Measured] = field(default_factory=deque)
 
     def cell(self, layer: Layer, step: int, stage: str) -> Cell:
         """The key of one matrix."""
@@ -67,30 +74,35 @@ class Records:
     def measure(self, seen: Observed, polynomial: Polynomial) -> list[Measured]:
         """Read all stages of a layer for the norms clock; the matrices may go then."""
         found = []
+        last = self.previous.get(seen.index)
         for stage, matrix in seen.stages.items():
-            context = context_of(seen, stage, polynomial)
-            if stage == "update" and (last := self.previous.get(seen.index)) is not None:
-                context = replace(
-                    context,
-                    previous_sketch=last.sketch,
-                    steps_since_previous=seen.facts.step - last.step,
-                )
-            partial = norms_pass(matrix, context)
+            partial = norms_pass(matrix, context_of(seen, stage, polynomial, last))
             found.append(Measured(seen.layer, seen.index, stage, seen.facts, partial))
         return found
 
     def norms(self, measured: Sequence[Measured]) -> None:
         """Write the rows of matrices that were measured, their facts now complete."""
-        partials = [
-            replace(one.partial, status=one.facts.status) if one.stage == "update" else one.partial
-            for one in measured
-        ]
-        for one, row in zip(measured, finish_norms(partials), strict=True):
-            cell = self.cell(one.layer, one.facts.step, one.stage)
-            self.writer.metrics(cell, row.values | facts(one.facts, one.stage))
-            self.writer.neurons(cell, row.neuron_norms)
-            if one.stage == "update" and row.sketch is not None:
-                self.previous[one.index] = Previous(one.facts.step, row.sketch)
+        for one in measured:
+            if one.partial.sketch is not None:
+                self.previous[one.index] = Previous(one.facts.step, one.partial.sketch)
+        if measured:
+            self.waiting.extend(measured)
+            self.writer.cells(self._finished, sum(one.partial.numbers.nbytes for one in measured))
+
+    def _finished(self) -> list[CellRow]:
+        rows: list[CellRow] = []
+        with self.guard.harmless(), torch.no_grad():
+            measured = [self.waiting.popleft() for _ in range(len(self.waiting))]
+            partials = [
+                one.partial
+                if one.stage != "update" or one.facts.status == one.partial.status
+                else replace(one.partial, status=one.facts.status)
+                for one in measured
+            ]
+            for one, row in zip(measured, finish_norms(partials), strict=True):
+                cell = self.cell(one.layer, one.facts.step, one.stage)
+                rows.append((cell, row.values | facts(one.facts, one.stage), row.neuron_norms))
+        return rows
 
     def spectra(self, seen: Observed, polynomial: Polynomial) -> None:
         """Measure and write singular values; what one stage yields, a later one is given."""
@@ -121,7 +133,9 @@ class Records:
             self.writer.update(cell, values, dtype="float32")
 
 
-def context_of(seen: Observed, stage: str, polynomial: Polynomial) -> Context:
+def context_of(
+    seen: Observed, stage: str, polynomial: Polynomial, last: Previous | None = None
+) -> Context:
     """What the metrics of one stage may know beside the matrix."""
     known = seen.facts
     if stage != "update":
@@ -129,7 +143,7 @@ def context_of(seen: Observed, stage: str, polynomial: Polynomial) -> Context:
             stage=stage,
             source=source_of(known, stage),
             gradient=None if stage in ("gradient", "second_moment") else seen.gradient,
-            norms_only=seen.weight_norm is not None,
+            rows_only=seen.weight_norm is not None,
             polynomial=polynomial,
         )
     return Context(
@@ -145,8 +159,10 @@ def context_of(seen: Observed, stage: str, polynomial: Polynomial) -> Context:
         operand_dtype=known.operand_dtype,
         lost_update_fraction=known.lost_update_fraction,
         lost_decay_fraction=known.lost_decay_fraction,
+        previous_sketch=None if last is None else last.sketch,
+        steps_since_previous=None if last is None else known.step - last.step,
         second_moment_steps=known.second_moment_steps,
-        norms_only=seen.weight_norm is not None,
+        rows_only=seen.weight_norm is not None,
         weight_norm=seen.weight_norm,
         polynomial=polynomial,
     )

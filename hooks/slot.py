@@ -8,12 +8,31 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from optgeom.hooks.fold import DecayForm, Fold, narrow_counts
+from optgeom.hooks.address import address_of, unwrap
+from optgeom.hooks.fold import DecayForm, Fold, Origin, narrow_counts
 from optgeom.hooks.formulas import Formula
 from optgeom.hooks.samples import pick
 from optgeom.hooks.sharding import local
 
 Source = Literal["dispatch", "tap", "state", "difference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How a step wrote to a parameter, each time by a method called on it.
+
+    Attributes:
+        history: as of `Fold`.
+        origin: how what was added was made from the weights, if it was.
+    """
+
+    history: tuple[str, ...]
+    origin: Origin | None
+
+    @property
+    def is_one_term(self) -> bool:
+        """Whether at most one thing was added, and last: nothing has to be held meanwhile."""
+        return all(one == "scale" for one in self.history[:-1])
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +47,8 @@ class Slot:
         sampled: its sampled entries before the step, (k,).
         early: it may be finished as soon as the optimizer turns to another parameter.
         late: it may not, since the optimizer is known to come back to it.
+        calls: how many operations were understood, and made on the parameter itself.
+        expected: how the step will write to it, where only such calls are looked at.
         formula: what the step will have done, from the optimizer's state, where that is known.
         kept: a copy of the weights before the step, where that stage is recorded.
         fold: what the operations did so far.
@@ -50,6 +71,8 @@ class Slot:
     sampled: Tensor
     early: bool = False
     late: bool = False
+    calls: int = 0
+    expected: Expected | None = None
     formula: Formula | None = None
     kept: Tensor | None = None
     fold: Fold = field(default_factory=Fold)
@@ -82,6 +105,13 @@ class Slot:
             grad = grad.to_dense()
         self.gradient = None if grad is None else local(grad.detach())
         self.gradient_pointer = -1 if self.gradient is None else self.gradient.data_ptr()
+
+    def holds(self, other: object) -> bool:
+        """Whether something is these weights: the same memory in the same geometry."""
+        plain = unwrap(other)
+        if plain is None or plain.data_ptr() != self.pointer:
+            return False
+        return address_of(plain) == address_of(self.weights)
 
     @property
     def source(self) -> Source:

@@ -7,6 +7,7 @@ runs would cost a copy of the model; its operands are there anyway.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -40,18 +41,15 @@ class Term:
             A new tensor of that shape, or one in `out`; float64 for float64 weights, else float32.
         """
         factor = self.factor * times
-        if out is None:
-            room = torch.empty(like.shape, dtype=precision(like), device=like.device)
-        else:
-            room = out[: like.numel()].view(like.shape)
+        if self.kind == "sum" and not isinstance(self.operands[0], Tensor):
+            return _room(like, like, out).fill_(float(self.operands[0]) * factor)
+        wide = [_wide(operand, like) for operand in self.operands]
+        room = _room(like, wide[0], out)
         if self.kind == "sum":
-            (operand,) = self.operands
-            if not isinstance(operand, Tensor):
-                return room.fill_(float(operand) * factor)
-            return torch.mul(_wide(operand, like), factor, out=room)
-        left, right = (_wide(operand, like) for operand in self.operands)
-        combine = torch.div if self.kind == "quotient" else torch.mul
-        return combine(left, right, out=room).mul_(factor)
+            return torch.mul(wide[0], factor, out=room)
+        combine = torch.addcdiv if self.kind == "quotient" else torch.addcmul
+        # as the operation computes it, in one pass: a factor of its own would be a second one
+        return combine(_zero(like), *wide, value=factor, out=room)
 
     def fix(self, like: Tensor) -> None:
         """Compute the numbers now, and let the operands go."""
@@ -67,6 +65,29 @@ class Term:
 def precision(weights: Tensor) -> torch.dtype:
     """The precision that folds are made in: float64 for float64 weights, else float32."""
     return torch.float64 if weights.dtype == torch.float64 else torch.float32
+
+
+def _room(like: Tensor, operand: Tensor, out: Tensor | None) -> Tensor:
+    """Memory for an addend, with its entries in the operand's order, if that is a dense one."""
+    order = operand.stride() if operand.shape == like.shape and _is_turned(operand) else None
+    if out is None:
+        room = torch.empty(like.shape, dtype=precision(like), device=like.device)
+    else:
+        room = out[: like.numel()].view(like.shape)
+    return room if order is None else room.as_strided(like.shape, order)
+
+
+def _is_turned(operand: Tensor) -> bool:
+    return operand.ndim == 2 and not operand.is_contiguous() and operand.mT.is_contiguous()
+
+
+@lru_cache(maxsize=8)
+def _zero_on(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.zeros((), device=device, dtype=dtype)
+
+
+def _zero(like: Tensor) -> Tensor:
+    return _zero_on(like.device, precision(like))
 
 
 def _wide(operand: Any, like: Tensor) -> Tensor:

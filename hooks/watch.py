@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from optgeom.hooks.observe import STAGES
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.targets import targets_of
+from optgeom.hooks.threads import use_one_thread
 from optgeom.hooks.views import View
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter
@@ -164,12 +166,13 @@ def _open(
     Returns:
         This rank's writer, and the bytes that the raw matrices of all may take.
     """
+    make = partial(TraceWriter, out, info, start_step=start_step, wait=wait, prepare=use_one_thread)
     writer: TraceWriter | None = None
     refusal: Exception | None = None
     attempt = room = None
     if ranks.rank == 0:
         try:
-            writer = TraceWriter(out, info, start_step=start_step, wait=wait)
+            writer = make()
             attempt, room = writer.attempt, room_for_updates(writer.path)
         except Exception as error:  # noqa: BLE001 -- the other ranks wait for the answer
             refusal = error
@@ -177,9 +180,7 @@ def _open(
     if refused is not None:
         raise refused
     if writer is None:
-        writer = TraceWriter(
-            out, info, rank=ranks.rank, start_step=start_step, attempt=attempt, wait=wait
-        )
+        writer = make(rank=ranks.rank, attempt=attempt)
     return writer, room
 
 

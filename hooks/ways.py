@@ -9,13 +9,14 @@ it is left.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optgeom.hooks.formulas import formula_of
 from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import Entry
-from optgeom.hooks.slot import Slot
+from optgeom.hooks.slot import Expected, Slot
 from optgeom.hooks.spectral import SPECTRAL, WITH_VECTORS, names_any
 from optgeom.hooks.targets import Target
 
@@ -23,6 +24,14 @@ logger = logging.getLogger("optgeom.hooks.capture")
 
 UNSEEN = "a write that shows no operation"
 SINGULAR_VALUES = "singular values alone, whose bits a dispatch mode changes"
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """How an optimizer writes to its weights under certain settings, by target."""
+
+    settings: tuple[Mapping[str, Any], ...]
+    expected: Mapping[int, Expected]
 
 
 class Ways:
@@ -42,19 +51,31 @@ class Ways:
         self._explained: set[int] = set()
         self._spectral: dict[int, bool] = {}
         self._by_tap: dict[int, bool] = {}
+        self._by_calls: dict[int, _Calls] = {}
+        self._no_calls: set[int] = set()
 
-    def slot(self, target: Target, optimizer: Any, entry: Entry, *, keep: bool) -> Slot:
+    def slot(
+        self,
+        target: Target,
+        optimizer: Any,
+        entry: Entry,
+        *,
+        expected: Expected | None,
+        keep: bool,
+    ) -> Slot:
         """Begin a captured step for a target.
 
         Args:
             target: whose step it is.
             optimizer: about to step.
             entry: its group's settings.
+            expected: how it will be written to, where only calls are looked at.
             keep: the weights before the step are recorded themselves.
         """
         slot = Slot.of(target.parameter, target.index)
         slot.early = target.index in self._done_at_once
         slot.late = target.index in self._returned
+        slot.expected = expected
         if keep:
             slot.kept = slot.weights.clone()
         group = optimizer.param_groups[target.group]
@@ -83,11 +104,24 @@ class Ways:
         """
         if self._is_spectral(optimizer) or self._by_tap.get(id(optimizer), False):
             return False
+        if any(slot.expected is not None for slot in slots):
+            return False
         return scaled or any(slot.formula is None for slot in slots)
 
     def takes_updates(self, optimizer: Any) -> bool:
         """Whether updates that an optimizer hands over are believed."""
         return self._by_tap.get(id(optimizer), True)
+
+    def expected(self, optimizer: Any, targets: Sequence[Target]) -> Mapping[int, Expected]:
+        """How targets will be written to, if calls of their own methods are all there is to see.
+
+        Under other settings, such as another weight decay, what is added may be made otherwise.
+        """
+        known = self._by_calls.get(id(optimizer))
+        if known is None or known.settings != _settings(optimizer):
+            return {}
+        whole = all(target.index in known.expected for target in targets)
+        return known.expected if whole else {}
 
     def _is_spectral(self, optimizer: Any) -> bool:
         if id(optimizer) not in self._spectral:
@@ -137,6 +171,38 @@ class Ways:
         if all(slot.by_tap and not slot.gradient_lost for slot in slots):
             self._by_tap[id(optimizer)] = True
 
+    def learn_calls(
+        self, optimizer: Any, targets: Sequence[Target], slots: Sequence[Slot], *, wrong: bool
+    ) -> None:
+        """Without the mode from now on, if every weight was written to by calls of its methods.
+
+        Gradients that the step overwrites, and what it adds in several parts, have to be watched.
+        Only torch's own optimizers are known to go on as they began: others look ahead every few
+        steps, warm up, or refresh a basis.
+        """
+        if not type(optimizer).__module__.startswith("torch.optim."):
+            return
+        if any(slot.expected is not None for slot in slots):
+            same = all(s.expected and tuple(s.fold.history) == s.expected.history for s in slots)
+            if wrong or not same:
+                del self._by_calls[id(optimizer)]
+                self._no_calls.add(id(optimizer))
+            return
+        found = {
+            target.index: Expected(tuple(slot.fold.history), slot.fold.origin)
+            for target, slot in zip(targets, slots, strict=True)
+            if slot.source == "dispatch"
+            and slot.calls == slot.fold.operations
+            and not (slot.gradient_lost or slot.returned or slot.rewritten)
+        }
+        clean = all(one.is_one_term for one in found.values())
+        if not clean or wrong or len(found) < len(slots) or id(optimizer) in self._no_calls:
+            return
+        settings, known = _settings(optimizer), self._by_calls.get(id(optimizer))
+        if known is not None and known.settings == settings:
+            found = {**known.expected, **found}
+        self._by_calls[id(optimizer)] = _Calls(settings, found)
+
     def _explain(self, target: Target, opaque: str | None) -> None:
         """Once per layer: which operation was not understood, so that a difference was read."""
         if opaque is None or target.index in self._explained:
@@ -144,3 +210,15 @@ class Ways:
         self._explained.add(target.index)
         for place in target.layers:
             logger.debug("layer %s is read by difference: %s", self._layers[place].name, opaque)
+
+
+def _settings(optimizer: Any) -> tuple[Mapping[str, Any], ...]:
+    """Plain settings of every group that may change what is added to the weights."""
+    return tuple(
+        {
+            name: value
+            for name, value in group.items()
+            if name != "lr" and isinstance(value, (bool, int, float, str, tuple, type(None)))
+        }
+        for group in optimizer.param_groups
+    )

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -36,6 +36,9 @@ _ORDERS = ("end_step", "amend")
 
 _Row = dict[str, Any]
 
+CellRow = tuple[Cell, Mapping[str, Any], "np.ndarray[Any, Any]"]
+"""A cell, its scalars, and its neuron norms, (m,) float32."""
+
 
 class TraceWriter:
     """Writes one attempt of one run, from one rank.
@@ -49,6 +52,7 @@ class TraceWriter:
         flush_every: seconds; at most so much is lost when the process is killed.
         queue_bytes: what may wait in memory before records are dropped.
         wait: a full queue makes the caller wait instead.
+        prepare: called first on the background thread, for what `cells` will do there.
 
     Attributes:
         attempt: the number of this attempt.
@@ -74,6 +78,7 @@ class TraceWriter:
         flush_every: float = 2.0,
         queue_bytes: int = 256 << 20,
         wait: bool = False,
+        prepare: Callable[[], object] | None = None,
     ):
         check_columns(info.columns)
         self.path = local_folder(out)
@@ -101,6 +106,7 @@ class TraceWriter:
         self._flush_every = flush_every
         self._queue_bytes = queue_bytes
         self._wait = wait
+        self._prepare = prepare
         self.raw_bytes = 0
         self.seconds = 0.0
         self._error: BaseException | None = None
@@ -128,6 +134,15 @@ class TraceWriter:
     def metrics(self, key: Cell, values: Mapping[str, Any]) -> None:
         """Record the scalars of a cell; names are columns of `metrics`, absent ones are null."""
         self._put_row("metrics", self._keys(key), values)
+
+    def cells(self, make: Callable[[], Iterable[CellRow]], size: int) -> None:
+        """Record scalars and neuron norms of whole cells, made when the thread gets to them.
+
+        Args:
+            make: called once, on the background thread; should not raise.
+            size: bytes that it holds until then.
+        """
+        self._put("cells", make, size)
 
     def spectrum(
         self, key: Cell, singular_values: np.ndarray[Any, Any] | None, values: Mapping[str, Any]
@@ -280,12 +295,15 @@ class TraceWriter:
         }
 
     def _put_row(self, table: str, row: _Row, values: Mapping[str, Any]) -> None:
+        self._fill(table, row, values)
+        self._put(table, row, _ROW_BYTES + 64 * len(row) + list_bytes(row))
+
+    def _fill(self, table: str, row: _Row, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             if name not in self._columns[table]:
                 self._drop(f"{table}.{name}", "no such column was declared")
             elif row.setdefault(name, value) is not value:
                 self._drop(f"{table}.{name}", "the cell has it already")
-        self._put(table, row, _ROW_BYTES + 64 * len(row) + list_bytes(row))
 
     def _put(self, what: str, item: Any, size: int) -> None:
         with self._changed:
@@ -344,6 +362,8 @@ class TraceWriter:
         return True
 
     def _write_all(self) -> None:
+        if self._prepare is not None:
+            self._prepare()
         while self._turn():
             pass
         for log in self._logs:
@@ -391,6 +411,13 @@ class TraceWriter:
         elif what == "amend":
             self._amend(item)
             self._save()
+        elif what == "cells":
+            for key, values, norms in item():
+                row = self._keys(key)
+                self._fill("metrics", row, values)
+                self._small["metrics"].add(row)
+                row = self._block(key, 0, len(norms), 0, None) | {"neuron_norms": norms}
+                self._small["neurons"].add(row)
         else:
             self._small[what].add(item)
 
@@ -436,8 +463,8 @@ class TraceWriter:
         self._try(self._mark_ended)
         self._count("updates", self._raw.take_pending())
         for what, item, _ in self._taken:
-            if what in self._small:
-                self._small[what].add(item)
+            if what in self._small or what == "cells":
+                self._try(partial(self._take, what, item))
             elif what == "updates":
                 self._count("updates", 1)
             elif what == "amend":
