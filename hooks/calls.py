@@ -29,6 +29,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 }
 """Methods that are seen, and the names of their positional operands in the operation's schema."""
 
+_PLAIN = {name: getattr(Tensor, name) for name in METHODS}
+
 
 class Told(Protocol):
     """What wants to know of the calls."""
@@ -51,36 +53,37 @@ def intercepted(
         told: of the calls.
         on_error: called with what it raises; the method runs all the same.
     """
-    before: list[tuple[dict[str, Any], str, Any]] = []
+    before: list[tuple[dict[str, Any], dict[str, Any]]] = []
     try:
         for slot in slots:
             own = slot.parameter.__dict__
-            for name in METHODS:
-                known = own.get(name)
-                before.append((own, name, known))
-                method = known or partial(getattr(Tensor, name), slot.parameter)
-                own[name] = partial(_call, slot, name, method, told, on_error)
+            known = {name: own[name] for name in METHODS if name in own}  # another recorder's
+            before.append((own, known))
+            for name, method in _PLAIN.items():
+                inner = known.get(name, method)
+                own[name] = partial(_call, slot, name, inner, name in known, told, on_error)
         yield
     finally:
-        for own, name, known in reversed(before):
-            if known is None:
+        for own, known in reversed(before):
+            for name in METHODS:
                 own.pop(name, None)
-            else:
-                own[name] = known
+            own.update(known)
 
 
 def _call(
     slot: Slot,
     name: str,
     method: Callable[..., Any],
+    is_bound: bool,
     told: Told,
     on_error: Callable[[Exception], None],
     /,
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    _harmless(on_error, told.call, slot, name.removesuffix("_"), _operands(name, args, kwargs))
-    result = method(*args, **kwargs)
+    values = _operands(name, args, kwargs)
+    _harmless(on_error, told.call, slot, name.removesuffix("_"), values)
+    result = method(*args, **kwargs) if is_bound else method(slot.parameter, *args, **kwargs)
     _harmless(on_error, told.called, slot)
     return result
 
@@ -95,7 +98,10 @@ def _operands(
 
 def _harmless(on_error: Callable[[Exception], None], what: Callable[..., None], *args: Any) -> None:
     try:
-        with torch.no_grad():
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                what(*args)
+        else:
             what(*args)
     except Exception as error:  # noqa: BLE001 -- this is called from inside the optimizer's step
         on_error(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 from optgeom.hooks.errors import WatchError
 
-COMPARED_EVERY = 16
+COMPARED_EVERY = 32
 """Steps between comparisons of an update with the weights, the gradient and the update before it.
 They cost more than the norms and change more slowly, so where norms are captured more often than
 this, the layers take turns."""

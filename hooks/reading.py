@@ -110,14 +110,17 @@ class Reading:
                 self._gradients.append((span_of(plain), slot))
         self._storages.update(span.storage for span, _ in self._gradients)
 
+    def wants(self, parameter: Tensor, stage: str) -> bool:
+        """Whether a stage of a parameter is recorded, and not known already."""
+        slot, stages = self._taps.get(id(parameter), (None, frozenset()))
+        return slot is not None and stage in stages and not slot.finished
+
     def tap(self, parameter: Tensor, stage: str, tensor: Tensor) -> None:
-        """Take what an optimizer hands over, if this parameter's stage is recorded.
+        """Take what an optimizer hands over, if it is wanted.
 
         An update is measured at once; of other stages a copy is kept.
         """
-        slot, stages = self._taps.get(id(parameter), (None, frozenset()))
-        if slot is None or stage not in stages or slot.finished:
-            return
+        slot, _ = self._taps[id(parameter)]
         if stage != "update":
             slot.taps[stage] = as_float(local(tensor)).clone()
         elif self._finish is not None and slot.fold.operations == 0:

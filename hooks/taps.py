@@ -43,8 +43,9 @@ def _hand_over(
     reading: Reading, on_error: OnError, parameter: Tensor, stage: str, tensor: Tensor
 ) -> None:
     try:
-        with taken_off(), torch.no_grad():
-            reading.tap(parameter, stage, tensor)
+        if reading.wants(parameter, stage):
+            with taken_off(), torch.no_grad():
+                reading.tap(parameter, stage, tensor)
     except Exception as error:  # noqa: BLE001 -- this is called from inside the optimizer's step
         on_error(error)
 

@@ -180,7 +180,7 @@ class Ways:
         Only torch's own optimizers are known to go on as they began: others look ahead every few
         steps, warm up, or refresh a basis.
         """
-        if not type(optimizer).__module__.startswith("torch.optim."):
+        if not f"{type(optimizer).__module__}.".startswith("torch.optim."):
             return
         if any(slot.expected is not None for slot in slots):
             same = all(s.expected and tuple(s.fold.history) == s.expected.history for s in slots)
