@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optgeom.hooks import Clock, WatchError
-from optgeom.hooks.clock import Clocks, next_capture, plan
+from optgeom.hooks.clock import COMPARED_EVERY, Clocks, next_capture, plan
 
 cadences = st.tuples(
     st.integers(1, 6), st.integers(1, 4), st.integers(0, 4), st.integers(1, 4)
@@ -181,3 +181,40 @@ def test_groups_of_layers_have_clocks_of_their_own(watched, bag, train, opened) 
         "stop": 6,
     }
     assert own["row|tall"] | {"start": 0, "updates_every": 6} == own["w"]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 10, 32, 50])
+def test_layers_take_turns_at_being_compared(every: int) -> None:
+    """At most `COMPARED_EVERY` steps between two turns, each capture its share of the layers."""
+    clocks = [Clocks.of(every, 1000 * every, 0)] * 40
+    turns = max(1, COMPARED_EVERY // every)
+    compared = []
+    for step in range(every, every * (turns + 1), every):  # one round without a spectrum
+        found = plan(clocks, step, 1, whole=False)
+        assert found is not None
+        assert found.norms == frozenset(range(40))
+        assert found.compared <= found.norms
+        assert abs(len(found.compared) - 40 / turns) < 1
+        compared += sorted(found.compared)
+    assert sorted(compared) == list(range(40))
+
+
+def test_layers_with_a_spectrum_are_compared(bag, train, watched, opened) -> None:
+    model = bag()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watched(model, optimizer, spectra_every=4, updates_every=0):
+        train(model, optimizer, range(9))
+    rows = opened().metrics(stages=["update"]).to_pylist()
+    assert len(rows) == 9 * 3
+    last: dict[str, int] = {}
+    for row in sorted(rows, key=lambda row: row["step"]):
+        layer, step = row["layer"], row["step"]
+        in_turn = ("tall", "wide", "row").index(layer) == step  # of 32, and there are three layers
+        whole = step % 4 == 0 or in_turn
+        for name in ("radial_fraction", "cosine_gradient", "column_norm_cv"):
+            assert (row[name] is not None) == whole, (name, step, layer)
+        assert row["update_to_weight"] is not None
+        assert row["neuron_norm_cv"] is not None
+        since = step - last[layer] if whole and layer in last else None
+        assert row["steps_since_previous"] == since
+        last |= {layer: step} if whole else {}
