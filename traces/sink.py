@@ -18,7 +18,7 @@ from optgeom.traces.wal import WriteAhead
 
 SEAL_ROWS = 1 << 16
 SEAL_BYTES = 32 << 20
-GROUP_BYTES = 1 << 20
+GROUP_BYTES = 4 << 20
 BLOCK_BYTES = 16 << 20
 
 
@@ -178,8 +178,11 @@ def _raw_table(rows: list[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     names = [name for name in schema.names if name != "values"]
     keys = plain(pa.schema([schema.field(name) for name in names]))
     columns = list(make_batch(rows, keys, Counter()).columns)
-    data = [row["values"] for row in rows]
-    ends = np.cumsum([0, *(one.nbytes for one in data)], dtype=np.int32)
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(data))]
-    values = pa.Array.from_buffers(pa.binary(), len(data), buffers)
+    # a chunk for each block, in its own memory: gathering them would copy every matrix once more
+    values = pa.chunked_array([_binary(row["values"]) for row in rows])
     return pa.table([*columns, values], names=[*names, "values"]).cast(schema)
+
+
+def _binary(data: memoryview) -> pa.Array:
+    ends = pa.py_buffer(np.array([0, data.nbytes], np.int32))
+    return pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(data)])
