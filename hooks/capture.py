@@ -55,6 +55,9 @@ WAYS_OUT = {
 }
 """What to do where an optimizer does not yield a stage."""
 
+NEED_COPY = frozenset({"weight", "applied"})
+"""Stages that need the weights as they were before the step."""
+
 _HERE = tuple(name for name in PARTS if name != "after")
 """Parts that a rank may lack; its weights are always there."""
 
@@ -172,7 +175,7 @@ class Capturing:
                 optimizer,
                 capture.entries[t.index],
                 expected=expected.get(t.index),
-                keep="weight" in self._stages,
+                keep=not NEED_COPY.isdisjoint(self._stages),
             )
             for t in capture.targets
         ]
@@ -203,6 +206,8 @@ class Capturing:
             return frozenset()
         taken = frozenset(self._stages) & frozenset(TAPPED)
         believed = self._ways.takes_updates(optimizer) and not is_sharded(target.parameter)
+        # measured when it is handed over, the weights would not have moved yet
+        believed = believed and "applied" not in self._stages
         return taken if believed else taken - {"update"}
 
     # -- while it runs, and after it -----------------------------------------------------------

@@ -23,13 +23,14 @@ STAGES = (
     "orthogonalized",
     "update",
     "weight",
+    "applied",
 )
 """The stages that can be asked for, in the order of a step."""
 
 TAPPED = ("ns_input", "orthogonalized", "momentum", "update")
 """The stages that an optimizer may hand over; the others are read without its help."""
 
-PARTS = ("update", "after", "weight", "gradient", "momentum", "second_moment")
+PARTS = ("update", "after", "weight", "applied", "gradient", "momentum", "second_moment")
 """What a rank holds its part of, and what is gathered where a parameter is sharded."""
 
 
@@ -124,6 +125,8 @@ def present(slot: Slot, optimizer: Any, stages: Sequence[str]) -> list[str]:
     found = ["update", "after"]
     if slot.handed is not None or slot.kept is not None:
         found.append("weight")
+    if "applied" in stages and slot.kept is not None:
+        found.append("applied")
     if slot.gradient is not None:
         found.append("gradient")
     if "momentum" in stages and momentum_of(optimizer, slot.parameter) is not None:
@@ -150,6 +153,8 @@ def local_parts(
     if "weight" in names:
         # an update is handed over before it is applied
         parts["weight"] = after if slot.kept is None else slot.kept
+    if "applied" in names and slot.kept is not None:
+        parts["applied"] = as_float(after) - as_float(slot.kept)
     if "gradient" in names and slot.gradient is not None:
         gradient = as_float(slot.gradient)
         parts["gradient"] = gradient / entry.loss_scale if entry.loss_scale != 1.0 else gradient

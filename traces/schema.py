@@ -63,6 +63,7 @@ OPEN_TABLES = ("metrics", "spectra")
 STAGES = (
     "gradient",
     "momentum",
+    "second_moment",
     "ns_input",
     "orthogonalized",
     "update",
