@@ -27,7 +27,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "slots": ({"optimizer": Slotted([])}, "Slotted has no room for a wrapped step"),
     "stages-string": ({"stages": "update"}, r'stages takes a tuple of names such as \("update",\)'),
     "no-stages": ({"stages": ()}, "stages takes a tuple of names"),
-    "stage": ({"stages": ("update", "applied")}, "stages must be among .*got 'applied'"),
+    "stage": ({"stages": ("update", "moved")}, "stages must be among .*got 'moved'"),
     "budget": ({"budget": 2.0}, "budget must be a share between 0 and 1, or None, got 2.0"),
     "budget-zero": ({"budget": 0}, "budget must be a share between 0 and 1"),
     "every": ({"every": 0}, "every must be an integer"),
