@@ -22,7 +22,7 @@ from optgeom.figures.reading import (
     slot_map,
     texts_of,
 )
-from optgeom.figures.statuses import nothing_in
+from optgeom.figures.statuses import explained, nothing_in
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
 from optgeom.geometry.catalogue import metric_named
 
@@ -113,6 +113,7 @@ def _curve(
     if not np.isfinite(numbers[own]).any():
         return None
     floors = [text == "at_floor" for text in texts_of(table, "spectrum_status")]
+    own &= np.isfinite(numbers) | explained(table, metric_named(metric).table)
     steps = np.unique(at[own])
     value = {int(at[i]): (float(numbers[i]), floors[i]) for i in np.flatnonzero(own)}
     quartiles = [_quartiles(numbers[at == step]) for step in steps]

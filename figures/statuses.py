@@ -14,6 +14,7 @@ from optgeom.figures.names import run_label
 from optgeom.figures.reading import Missing, layer_in, missing_table, numbers_of, texts_of
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pyarrow as pa
 
     from optgeom.traces.store import Trace
@@ -81,6 +82,15 @@ def statuses_of(table: pa.Table, of: str) -> list[str]:
         else ""
         for text, row in zip(own, found, strict=True)
     ]
+
+
+def explained(table: pa.Table, of: str) -> npt.NDArray[np.bool_]:
+    """Say, per row of ``Trace.metrics``, whether its status is why it holds no number.
+
+    A row without a number and without such a status was not asked for one: its spectrum was not
+    due, or layers take turns at what is compared. That is no finding and breaks no line.
+    """
+    return np.array([status not in _FINE for status in statuses_of(table, of)], dtype=bool)
 
 
 def status_at(trace: Trace, layer: str, *, stage: str, step: int, of: str) -> str:

@@ -46,6 +46,8 @@ class Metric:
         help: How to read it, and how it misleads.
         healthy: Bands that theory or a source gives; empty where there is none.
         stages: Stages it is defined on; empty for every stage.
+        by_turns: Where norms are captured every few steps, a layer's rows have it only when its
+            turn has come, or with a spectrum.
         dtype: Arrow type of the column.
         accuracy: Measured error against a float64 oracle.
     """
@@ -61,5 +63,6 @@ class Metric:
     help: str
     healthy: tuple[Band, ...] = ()
     stages: tuple[str, ...] = ()
+    by_turns: bool = False
     dtype: Literal["float64", "int64"] = "float64"
     accuracy: str

@@ -96,6 +96,7 @@ NORM_METRICS = (
         reference="",
         help="The same over input features; implementations that normalize the larger axis even "
         "these out where n > m.",
+        by_turns=True,
         accuracy="absolute 4e-7 for float32 input",
     ),
     Metric(
@@ -108,6 +109,7 @@ NORM_METRICS = (
         formula="max / min of the column norms",
         reference="",
         help="Null where a column is exactly zero.",
+        by_turns=True,
         accuracy=_NORM_ERROR,
     ),
     Metric(
@@ -170,6 +172,7 @@ NORM_METRICS = (
         reference="",
         help="Above 0 the update shrinks the weight. Null where W = 0.",
         stages=("update",),
+        by_turns=True,
         accuracy=_COSINE_ERROR,
     ),
     Metric(
@@ -183,6 +186,7 @@ NORM_METRICS = (
         reference="",
         help="How much of the gradient's direction is left. Null where the gradient was not read.",
         stages=("momentum", "ns_input", "orthogonalized", "update", "applied"),
+        by_turns=True,
         accuracy=_COSINE_ERROR,
     ),
     Metric(
@@ -197,6 +201,7 @@ NORM_METRICS = (
         help="In flight from 4096-dimensional sketches; exact where optgeom analyze computed it "
         "from raw matrices. Compare only rows of equal steps_since_previous.",
         stages=("update",),
+        by_turns=True,
         accuracy="in flight: standard error (1 - c^2) / 64, at most 0.016; up to 1.5 times that "
         "where all entries are much alike",
     ),
@@ -212,6 +217,7 @@ NORM_METRICS = (
         help="The distance that cosine_previous looks back over.",
         stages=("update",),
         dtype="int64",
+        by_turns=True,
         accuracy="exact",
     ),
     Metric(

@@ -24,6 +24,10 @@ is not defined is null, and `status` or `spectrum_status` says why: `zero`, `non
 `condition_number` is a lower bound. Stages, where a metric is not defined on all, are named; a
 healthy band is given only where theory or a source gives one, for that stage, rule and shape.
 
+A metric that is measured by turns costs more than the norms and changes more slowly: where norms
+are captured more often than every 32 steps, a layer's rows have it every 32 steps or so, and
+wherever the layer's spectrum is captured; `status` is ok all the same.
+
 Singular values come from the float64 Gram matrix of the short side; where the smallest is below
 1.5e-7 of the largest, from a float64 SVD. `spectrum_method` says which. Errors were measured on
 matrices of known spectra against LAPACK in float64.
@@ -51,7 +55,8 @@ def _entry(metric: Metric) -> str:
         f"{metric.title}. {metric.help}",
         "",
         f"- Formula: {metric.formula}",
-        f"- Range: {_interval(*metric.range)}; unit: {metric.unit}; {_CLOCKS[metric.table]}",
+        f"- Range: {_interval(*metric.range)}; unit: {metric.unit}; {_CLOCKS[metric.table]}"
+        + (", by turns" if metric.by_turns else ""),
     ]
     if metric.stages:
         lines.append(f"- Stages: {', '.join(metric.stages)}")

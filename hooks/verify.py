@@ -86,13 +86,17 @@ def outcomes(promises: Sequence[Promise]) -> list[Outcome]:
 
 def _compared(promises: Sequence[Promise], dtype: torch.dtype) -> list[Outcome]:
     slots = [promise.slot for promise in promises]
-    before = _host([slot.sampled for slot in slots])
-    after = _host([pick(local(slot.parameter.detach())) for slot in slots])
-    moved = _host([slot.moved for slot in slots if slot.moved is not None])
-    reach = np.maximum(np.abs(before), np.abs(after))
+    kinds = [
+        [slot.sampled for slot in slots],
+        [pick(local(slot.parameter.detach())) for slot in slots],
+        [slot.moved for slot in slots if slot.moved is not None],
+    ]
     if any(slot.fold.reach is not None for slot in slots):
-        sizes = [torch.zeros_like(s.sampled) if (r := s.fold.reach) is None else r for s in slots]
-        reach = reach + _host(sizes)
+        kinds.append(
+            [torch.zeros_like(s.sampled) if (r := s.fold.reach) is None else r for s in slots]
+        )
+    before, after, moved, *sizes = _host(kinds)
+    reach = sum(sizes, np.maximum(np.abs(before), np.abs(after)))
     lengths = [slot.sampled.numel() for slot in slots]
     starts = np.cumsum([0, *lengths[:-1]])
 
@@ -116,8 +120,10 @@ def _compared(promises: Sequence[Promise], dtype: torch.dtype) -> list[Outcome]:
     ]
 
 
-def _host(samples: Sequence[Tensor]) -> Floats:
-    values: Floats = torch.cat(list(samples)).to("cpu", torch.float64).numpy()
+def _host(kinds: Sequence[Sequence[Tensor]]) -> Floats:
+    """Samples by kind, (kinds, all of them), in one transfer."""
+    rows = torch.stack([torch.cat(list(kind)).to(torch.float64) for kind in kinds])
+    values: Floats = rows.cpu().numpy()
     return values
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from optgeom.geometry import Context, Partial, finish_norms, measure_norms, norms_pass
+from optgeom.geometry import METRICS, Context, Partial, finish_norms, measure_norms, norms_pass
 from optgeom.geometry.overlaps import length
 from optgeom.traces.errors import OptgeomError
 
@@ -80,15 +80,8 @@ def test_rows_only_leaves_out_what_costs_more(rng: np.random.Generator) -> None:
     for name in known_of_both - left_out:
         known = full.values[name]
         assert bare.values[name] == (pytest.approx(known, rel=1e-6) if known != "ok" else "ok")
-    assert left_out == {
-        "column_norm_cv",
-        "column_norm_max_min",
-        "cosine_gradient",
-        "cosine_previous",
-        "radial_fraction",
-        "steps_since_previous",
-        "update_to_weight",
-    }
+    by_turns = {name for name, metric in METRICS.items() if metric.by_turns}
+    assert left_out == by_turns | {"update_to_weight"}
     assert bare.sketch is None
     assert context.weight is not None
     known = replace(context, rows_only=True, weight=None, weight_norm=length(context.weight))
