@@ -25,6 +25,7 @@ from optgeom.traces.names import PartName
 from optgeom.traces.schema import SCHEMA_VERSION, TEXT
 
 SCALAR_ROWS_PER_GROUP = 1 << 17
+_BUFFER = 1 << 18
 _TAIL = 8
 _MAGIC = b"PAR1"
 _SUMS = b"optgeom.crc32"
@@ -45,10 +46,12 @@ class SegmentWriter:
         self._name = name
         self._temporary = folder / name.temporary
         self._file = _SummedFile(self._temporary)
+        # Arrow writes in small pieces, and each that comes to Python waits for the interpreter
+        self._buffered = pa.BufferedOutputStream(pa.PythonFile(self._file, "w"), _BUFFER)
         self._sums: list[tuple[int, int]] = []
         try:
             self._writer = pq.ParquetWriter(
-                self._file,
+                self._buffered,
                 schema.with_metadata({"optgeom.schema": str(SCHEMA_VERSION)}),
                 use_dictionary=[field.name for field in schema if field.type == TEXT],
                 compression="none" if raw else "zstd",
@@ -65,12 +68,14 @@ class SegmentWriter:
         for start in range(0, table.num_rows, SCALAR_ROWS_PER_GROUP):
             group = table.slice(start, SCALAR_ROWS_PER_GROUP)
             self._writer.write_table(group, row_group_size=SCALAR_ROWS_PER_GROUP)
+            self._buffered.flush()
             self._sums.append((self._file.tell(), self._file.take_sum()))
 
     def seal(self) -> Path:
         """Make the segment appear under its final name; returns its path."""
         self._writer.add_key_value_metadata({_SUMS.decode(): json.dumps(self._sums)})
         self._writer.close()
+        self._buffered.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         with pa.OSFile(str(self._temporary), "rb") as file:
