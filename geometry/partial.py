@@ -137,9 +137,8 @@ def _leading(matrix: Tensor, norms: Tensor, context: Context) -> tuple[float | T
     if context.rows_only:
         known = context.weight_norm
         return math.nan, math.nan if known is None else known, math.nan
-    square = math.nan
-    if matrix.device.type == "cpu":
-        square = float(np.square(norms[: len(matrix)].numpy()).sum())
+    on_host = matrix.device.type == "cpu"
+    square = float(norms[: len(matrix)].square().sum()) if on_host else math.nan
     return _companions(Reach.of(matrix, square), context)
 
 

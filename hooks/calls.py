@@ -8,7 +8,7 @@ while the step runs see the same operands for a tenth of the cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -35,6 +35,8 @@ _PLAIN = {name: getattr(Tensor, name) for name in METHODS}
 class Told(Protocol):
     """What wants to know of the calls."""
 
+    slots: list[Slot]
+
     def call(self, slot: Slot, name: str, values: Mapping[str, Any] | None) -> None:
         """A method is about to run; `values` are its operands, None where they are unusual."""
 
@@ -43,19 +45,16 @@ class Told(Protocol):
 
 
 @contextmanager
-def intercepted(
-    slots: Sequence[Slot], told: Told, on_error: Callable[[Exception], None]
-) -> Iterator[None]:
-    """Tell of every call of `METHODS` on the parameters of some slots, until the block ends.
+def intercepted(told: Told, on_error: Callable[[Exception], None]) -> Iterator[None]:
+    """Tell of every call of `METHODS` on the parameters that are read, until the block ends.
 
     Args:
-        slots: whose parameters are plain tensors.
-        told: of the calls.
+        told: of the calls; its parameters are plain tensors.
         on_error: called with what it raises; the method runs all the same.
     """
     before: list[tuple[dict[str, Any], dict[str, Any]]] = []
     try:
-        for slot in slots:
+        for slot in told.slots:
             own = slot.parameter.__dict__
             known = {name: own[name] for name in METHODS if name in own}  # another recorder's
             before.append((own, known))

@@ -20,6 +20,7 @@ from optgeom.hooks.costs import Costs
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer, as_float
 from optgeom.hooks.observe import (
+    BEFORE,
     PARTS,
     TAPPED,
     Entry,
@@ -34,6 +35,7 @@ from optgeom.hooks.observe import (
 )
 from optgeom.hooks.reading import IN_FLIGHT, Reading
 from optgeom.hooks.records import Measured, Polynomial, Records, detached, polynomial_of
+from optgeom.hooks.scaler import loss_scale
 from optgeom.hooks.sharding import Ranks, is_sharded, local
 from optgeom.hooks.slot import Slot
 from optgeom.hooks.state import second_moment_of
@@ -54,9 +56,6 @@ WAYS_OUT = {
     "optgeom.hooks.tap(parameter, 'orthogonalized', tensor)",
 }
 """What to do where an optimizer does not yield a stage."""
-
-NEED_COPY = frozenset({"weight", "applied"})
-"""Stages that need the weights as they were before the step."""
 
 _HERE = tuple(name for name in PARTS if name != "after")
 """Parts that a rank may lack; its weights are always there."""
@@ -175,7 +174,7 @@ class Capturing:
                 optimizer,
                 capture.entries[t.index],
                 expected=expected.get(t.index),
-                keep=not NEED_COPY.isdisjoint(self._stages),
+                keep=not BEFORE.isdisjoint(self._stages),
             )
             for t in capture.targets
         ]
@@ -194,9 +193,8 @@ class Capturing:
     def _weigh(self, capture: Capture, target: Target, slot: Slot) -> None:
         """Norms of weights that are not looked at again; of shards no rank knows them alone."""
         if self._owns(target) and not is_sharded(target.parameter):
-            plan = capture.plan
             for place in target.layers:
-                if place in plan.norms and place not in plan.compared:
+                if place in capture.plan.norms and place not in capture.plan.compared:
                     matrix = self._layers[place].matrix(slot.weights)
                     capture.weight_norms[place] = length(matrix)
 
@@ -270,8 +268,7 @@ class Capturing:
         plan = capture.plan
         wanted = [(place, self._layers[place]) for place in target.layers if place in plan.layers]
         group = capture.optimizer.param_groups[target.group]
-        norms = capture.weight_norms
-        for seen in pieces(wholes, taps, wanted, facts, self._stages, norms):
+        for seen in pieces(wholes, taps, wanted, facts, self._stages, capture.weight_norms):
             capture.measured += self._records.measure(seen, polynomial_of(group))
             if seen.index in plan.spectra or seen.index in plan.updates:
                 capture.pending.append(detached(seen))
@@ -451,15 +448,3 @@ def _fill(facts: Facts, counts: Sequence[float]) -> None:
     lost, asked, stayed, decaying = counts
     facts.lost_update_fraction = float(lost / asked) if asked else None
     facts.lost_decay_fraction = float(stayed / decaying) if decaying else None
-
-
-def skipped(optimizer: Any) -> bool:
-    """Whether a fused optimizer is about to do nothing, since GradScaler found an overflow."""
-    found = getattr(optimizer, "found_inf", None)
-    return isinstance(found, Tensor) and bool(found.any())
-
-
-def loss_scale(optimizer: Any) -> float:
-    """What GradScaler left the gradients of a fused optimizer multiplied with, else 1."""
-    scale = getattr(optimizer, "grad_scale", None)
-    return float(scale) if isinstance(scale, Tensor) else 1.0

@@ -30,6 +30,9 @@ STAGES = (
 TAPPED = ("ns_input", "orthogonalized", "momentum", "update")
 """The stages that an optimizer may hand over; the others are read without its help."""
 
+BEFORE = frozenset({"weight", "applied"})
+"""The stages that need the weights as they were before the step."""
+
 PARTS = ("update", "after", "weight", "applied", "gradient", "momentum", "second_moment")
 """What a rank holds its part of, and what is gathered where a parameter is sharded."""
 

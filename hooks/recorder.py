@@ -19,7 +19,7 @@ import torch
 from optgeom.hooks.aside import Aside, aside, stand_aside
 from optgeom.hooks.budget import Budget, Spent
 from optgeom.hooks.calls import intercepted
-from optgeom.hooks.capture import Capture, Capturing, skipped
+from optgeom.hooks.capture import Capture, Capturing
 from optgeom.hooks.clock import Clocks, Plan, cadences, next_capture, plan
 from optgeom.hooks.costs import Costs, percent
 from optgeom.hooks.describe import Description, describe
@@ -32,6 +32,7 @@ from optgeom.hooks.mode import worn
 from optgeom.hooks.records import Records
 from optgeom.hooks.replaced import Replaced
 from optgeom.hooks.scalars import Scalars
+from optgeom.hooks.scaler import skipped
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.stepping import Attachment, Begun
 from optgeom.hooks.taps import listening
@@ -306,8 +307,7 @@ class Recorder:
                 if capture.reading is not None:
                     stack.enter_context(listening(capture.reading, optimizer, self._guard.fail))
                     if capture.by_calls:
-                        slots = capture.slots
-                        stack.enter_context(intercepted(slots, capture.reading, self._guard.fail))
+                        stack.enter_context(intercepted(capture.reading, self._guard.fail))
                     if capture.by_mode:
                         stack.enter_context(worn(capture.reading, self._guard.fail))
                 yield

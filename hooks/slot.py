@@ -109,7 +109,7 @@ class Slot:
     def holds(self, other: object) -> bool:
         """Whether something is these weights: the same memory in the same geometry."""
         plain = unwrap(other)
-        if plain is None or plain.data_ptr() != self.pointer:
+        if plain is None or not plain.numel() or plain.data_ptr() != self.pointer:
             return False
         return address_of(plain) == address_of(self.weights)
 

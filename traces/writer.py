@@ -24,7 +24,7 @@ from typing import Any, Self
 import numpy as np
 
 from optgeom.traces.info import RUN_FILE, RunInfo, dump
-from optgeom.traces.rows import floats, list_bytes, matrix_bytes
+from optgeom.traces.rows import CellRow, Row, RowMaker, floats, list_bytes, matrix_bytes
 from optgeom.traces.runfile import end, join, local_folder, replace_run
 from optgeom.traces.schema import SMALL_TABLES, Cell, check_columns, table_schema
 from optgeom.traces.sink import RawLog, TableLog
@@ -33,11 +33,6 @@ _LOG = logging.getLogger(__name__)
 _HEARTBEAT = 20.0
 _ROW_BYTES = 512
 _ORDERS = ("end_step", "amend")
-
-_Row = dict[str, Any]
-
-CellRow = tuple[Cell, Mapping[str, Any], "np.ndarray[Any, Any]"]
-"""A cell, its scalars, and its neuron norms, (m,) float32."""
 
 
 class TraceWriter:
@@ -84,7 +79,6 @@ class TraceWriter:
         self.path = local_folder(out)
         self.rank = rank
         self._info, self.attempt = join(self.path, info, rank, start_step, attempt)
-        self._shapes = {layer.name: layer.shape for layer in info.layers}
         self.failure: BaseException | None = None
         self.dropped: Counter[str] = Counter()
         self._small = {
@@ -96,9 +90,11 @@ class TraceWriter:
             )
             for table in SMALL_TABLES
         }
-        self._columns = {
+        columns = {
             table: set(table_schema(table, self._info.columns).names) for table in SMALL_TABLES
         }
+        self._rows = RowMaker(self._info.run, self.attempt, rank, columns, self._drop)
+        self._rows.shapes.update({layer.name: layer.shape for layer in info.layers})
         self._raw = RawLog(
             self.path / "updates", table_schema("updates", {}), attempt=self.attempt, rank=rank
         )
@@ -133,7 +129,7 @@ class TraceWriter:
 
     def metrics(self, key: Cell, values: Mapping[str, Any]) -> None:
         """Record the scalars of a cell; names are columns of `metrics`, absent ones are null."""
-        self._put_row("metrics", self._keys(key), values)
+        self._put_row("metrics", self._rows.cell(key), values)
 
     def cells(self, make: Callable[[], Iterable[CellRow]], size: int) -> None:
         """Record scalars and neuron norms of whole cells, made when the thread gets to them.
@@ -148,7 +144,7 @@ class TraceWriter:
         self, key: Cell, singular_values: np.ndarray[Any, Any] | None, values: Mapping[str, Any]
     ) -> None:
         """Record a cell's singular values, (r,) descending, or None; and the scalars from them."""
-        row = self._keys(key)
+        row = self._rows.cell(key)
         try:
             row["singular_values"] = floats(singular_values)
         except (TypeError, ValueError) as error:
@@ -173,7 +169,7 @@ class TraceWriter:
             self._drop("neurons", str(error))
             return
         count = 0 if kept is None else len(kept)
-        row = self._block(key, row_start, count if rows is None else rows, col_start, cols)
+        row = self._rows.block(key, row_start, count if rows is None else rows, col_start, cols)
         self._put_row("neurons", row | {"neuron_norms": kept}, {})
 
     def update(
@@ -202,7 +198,7 @@ class TraceWriter:
         shape: tuple[int, ...] = tuple(getattr(values, "shape", ()))
         if len(shape) == 2:
             rows, cols = int(shape[0]), int(shape[1])
-        row = self._block(key, row_start, rows or 0, col_start, cols)
+        row = self._rows.block(key, row_start, rows or 0, col_start, cols)
         try:
             view = matrix_bytes(values, row["rows"], row["cols"], dtype)
         except (TypeError, ValueError) as error:
@@ -212,8 +208,7 @@ class TraceWriter:
 
     def scalar(self, step: int, name: str, value: float) -> None:
         """Record a number beside the geometry: a loss, a time, a count."""
-        row = {"run": self._info.run, "attempt": self.attempt, "step": step}
-        self._put("scalars", row | {"name": name, "value": value}, 128)
+        self._put("scalars", self._rows.scalar(step, name, value), 128)
 
     def end_step(self, step: int) -> None:
         """Seal the raw matrices of a step: readers see them from then on."""
@@ -222,7 +217,7 @@ class TraceWriter:
     def amend(self, **changes: Any) -> None:
         """Replace fields of run.json, such as `capture` or `config`; only rank 0 writes it."""
         for layer in changes.get("layers", ()):
-            self._shapes[layer.name] = layer.shape
+            self._rows.shapes[layer.name] = layer.shape
         self._put("amend", changes, 64)
 
     def flush(self) -> None:
@@ -270,40 +265,9 @@ class TraceWriter:
         # a forked child has the object, not the thread: it must neither wait nor write
         return os.getpid() != self._process
 
-    def _keys(self, key: Cell) -> _Row:
-        return {
-            "run": self._info.run,
-            "attempt": self.attempt,
-            "step": key.step,
-            "optimizer": key.optimizer,
-            "layer": key.layer,
-            "kind": key.kind,
-            "block": key.block,
-            "stage": key.stage,
-        }
-
-    def _block(
-        self, key: Cell, row_start: int, rows: int, col_start: int, cols: int | None
-    ) -> _Row:
-        whole = self._shapes.get(key.layer, (0, 0))[1]
-        return self._keys(key) | {
-            "row_start": row_start,
-            "rows": rows,
-            "col_start": col_start,
-            "cols": whole - col_start if cols is None else cols,
-            "rank": self.rank,
-        }
-
-    def _put_row(self, table: str, row: _Row, values: Mapping[str, Any]) -> None:
-        self._fill(table, row, values)
+    def _put_row(self, table: str, row: Row, values: Mapping[str, Any]) -> None:
+        self._rows.fill(table, row, values)
         self._put(table, row, _ROW_BYTES + 64 * len(row) + list_bytes(row))
-
-    def _fill(self, table: str, row: _Row, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            if name not in self._columns[table]:
-                self._drop(f"{table}.{name}", "no such column was declared")
-            elif row.setdefault(name, value) is not value:
-                self._drop(f"{table}.{name}", "the cell has it already")
 
     def _put(self, what: str, item: Any, size: int) -> None:
         with self._changed:
@@ -412,12 +376,8 @@ class TraceWriter:
             self._amend(item)
             self._save()
         elif what == "cells":
-            for key, values, norms in item():
-                row = self._keys(key)
-                self._fill("metrics", row, values)
-                self._small["metrics"].add(row)
-                row = self._block(key, 0, len(norms), 0, None) | {"neuron_norms": norms}
-                self._small["neurons"].add(row)
+            for table, row in self._rows.of_cells(item()):
+                self._small[table].add(row)
         else:
             self._small[what].add(item)
 

@@ -150,3 +150,17 @@ def test_no_value_is_looked_at_on_a_device(dtype: torch.dtype, stage: str) -> No
         partial = norms_pass(matrix, context)
         assert partial.numbers.shape == (3 + 70 + 640,)
         assert (partial.sketch is None) == (stage != "update")
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+@pytest.mark.parametrize("rows_only", [False, True])
+def test_nothing_warns_at_the_ends_of_the_range(
+    scale: float, rows_only: bool, rng: np.random.Generator
+) -> None:
+    dtype = torch.float64 if abs(np.log10(scale)) > 35 else torch.float32
+    matrix = torch.from_numpy(rng.standard_normal((9, 700)) * scale).to(dtype)
+    found = measure_norms(matrix, Context(weight=matrix, lr=0.1, rows_only=rows_only))
+    assert found.values["status"] == "ok"  # a warning would be an error here
+    plain = measure_norms((matrix.double() / scale), Context(rows_only=rows_only))
+    for name in ("neuron_norm_cv", "neuron_norm_gini", "neuron_norm_p99_median"):
+        assert found.values[name] == pytest.approx(plain.values[name], rel=1e-5)
