@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,14 +52,13 @@ class Measured:
 class Records:
     """Writes what was observed; keeps one sketch per layer between captures.
 
-    Rows of the norms clock are summed up on the writer's thread, those of several captures at once.
+    Rows of the norms clock are summed up on the writer's thread, when it is about to flush.
     """
 
     writer: TraceWriter
     optimizers: Sequence[str]
     guard: Guard
     previous: dict[int, Previous] = field(default_factory=dict)
-    waiting: deque[Measured] = field(default_factory=deque)
 
     def cell(self, layer: Layer, step: int, stage: str) -> Cell:
         """The key of one matrix."""
@@ -77,8 +76,8 @@ class Records:
         found = []
         last = self.previous.get(seen.index)
         for stage, matrix in seen.stages.items():
-            partial = norms_pass(matrix, context_of(seen, stage, polynomial, last))
-            found.append(Measured(seen.layer, seen.index, stage, seen.facts, partial))
+            read = norms_pass(matrix, context_of(seen, stage, polynomial, last))
+            found.append(Measured(seen.layer, seen.index, stage, seen.facts, read))
         return found
 
     def norms(self, measured: Sequence[Measured]) -> None:
@@ -87,13 +86,12 @@ class Records:
             if one.partial.sketch is not None:
                 self.previous[one.index] = Previous(one.facts.step, one.partial.sketch)
         if measured:
-            self.waiting.extend(measured)
-            self.writer.cells(self._finished, sum(one.partial.numbers.nbytes for one in measured))
+            size = sum(one.partial.numbers.nbytes for one in measured)
+            self.writer.cells(partial(self._finished, tuple(measured)), len(measured), size)
 
-    def _finished(self) -> list[CellRow]:
+    def _finished(self, measured: Sequence[Measured]) -> list[CellRow]:
         rows: list[CellRow] = []
         with self.guard.harmless(), torch.no_grad():
-            measured = [self.waiting.popleft() for _ in range(len(self.waiting))]
             partials = [
                 one.partial
                 if one.stage != "update" or one.facts.status == one.partial.status

@@ -131,14 +131,15 @@ class TraceWriter:
         """Record the scalars of a cell; names are columns of `metrics`, absent ones are null."""
         self._put_row("metrics", self._rows.cell(key), values)
 
-    def cells(self, make: Callable[[], Iterable[CellRow]], size: int) -> None:
+    def cells(self, make: Callable[[], Iterable[CellRow]], count: int, size: int) -> None:
         """Record scalars and neuron norms of whole cells, made when the thread gets to them.
 
         Args:
             make: called once, on the background thread; should not raise.
+            count: how many cells it makes, for what is said of those left out.
             size: bytes that it holds until then.
         """
-        self._put("cells", make, size)
+        self._put("cells", make, size, rows=count)
 
     def spectrum(
         self, key: Cell, singular_values: np.ndarray[Any, Any] | None, values: Mapping[str, Any]
@@ -269,7 +270,7 @@ class TraceWriter:
         self._rows.fill(table, row, values)
         self._put(table, row, _ROW_BYTES + 64 * len(row) + list_bytes(row))
 
-    def _put(self, what: str, item: Any, size: int) -> None:
+    def _put(self, what: str, item: Any, size: int, rows: int = 1) -> None:
         with self._changed:
             while self._wait and self._full(size) and not self._refusing:
                 self._urge()
@@ -286,7 +287,9 @@ class TraceWriter:
                     self._urge()
                 return
         if what not in _ORDERS:
-            self._drop(what, reason)
+            table = "metrics" if what == "cells" else what
+            self._drop(table, reason)
+            self._count(table, rows - 1)
 
     def _urge(self) -> None:
         """Have the thread take what waits now, not with the next flush."""
