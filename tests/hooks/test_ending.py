@@ -105,7 +105,8 @@ def test_the_share_is_shown_while_the_run_goes_on_and_stands_still_after(
     shown = repr(recorder)
     assert "closed" in shown
     assert repr(recorder) == shown
-    assert 0 < opened().scalars("capture_share")["value"][-1].as_py() < 1
+    # seconds of several threads over the time of one: of a run as short as this it may exceed 1
+    assert opened().scalars("capture_share")["value"][-1].as_py() > 0
 
 
 def test_a_recorder_that_is_dropped_ends_by_itself_and_keeps_nothing(tmp_path, bag, train) -> None:
