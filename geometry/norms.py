@@ -160,5 +160,11 @@ def _repair(squares: Array, matrix: Tensor) -> None:
     if squares.min() > _SMALLEST_SAFE_SUM and squares.max() < _LARGEST_SAFE_SUM:
         return
     unsafe = ~((squares > _SMALLEST_SAFE_SUM) & (squares < _LARGEST_SAFE_SUM))
-    which = torch.from_numpy(np.flatnonzero(unsafe))
-    squares[unsafe] = matrix[which].to(torch.float64).square().sum(1).numpy()
+    rows = np.flatnonzero(unsafe)
+    count = max(1, BLOCK // max(1, matrix.shape[1]))
+    for start in range(0, len(rows), count):
+        which = rows[start : start + count]
+        block = matrix[torch.from_numpy(which)]
+        # most rows of an embedding's update are zero: their squares are right as they are
+        if block.any():
+            squares[which] = block.to(torch.float64).square().sum(1).numpy()

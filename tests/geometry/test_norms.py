@@ -62,6 +62,17 @@ def test_zero_rows_stay_zero() -> None:
     assert row_norms(matrix).tolist()[1] == 0.0
 
 
+def test_rows_of_an_embedding_are_zero_tiny_or_huge(rng: np.random.Generator) -> None:
+    matrix = rng.standard_normal((3000, 768)).astype(np.float32)
+    matrix[rng.permutation(3000)[:2600]] = 0.0
+    matrix[::7] *= np.float32(1e-25)
+    matrix[::11] *= np.float32(1e18)
+    matrix[2990, :] = 0.0
+    matrix[2990, 767] = 1e-42
+    _assert_rows_close(torch.from_numpy(matrix), 4e-7)
+    _assert_close(line_norms(torch.from_numpy(matrix)), matrix.astype(np.float64), 4e-7)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_seen(bad: float) -> None:
     matrix = torch.ones(3, 4)
