@@ -9,6 +9,7 @@ held does not grow with the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,6 +88,8 @@ class Reading:
                 self._spans.append((span, slot))
                 self._storages.add(span.storage)
         self.saw_svd = False
+        # not a method: what refers to itself lives on, and the gradients with it
+        self._find = partial(_find, self._starts)
         self._origins = Origins(self.slots, self._find)
         self._gradients: list[tuple[Span, Slot]] = []
         self._held: dict[int, list[tuple[Span, Term, Slot]]] = {}
@@ -200,13 +203,6 @@ class Reading:
             and written.layout == torch.strided
             and written.untyped_storage().data_ptr() not in self._storages
         )
-
-    def _find(self, plain: Tensor) -> Slot | None:
-        """The slot whose weights a plain tensor is: the same memory in the same geometry."""
-        for here, slot in self._starts.get(plain.data_ptr(), ()):
-            if address_of(plain) == here:
-                return slot
-        return None
 
     def _write(
         self, func: OpOverload, values: Mapping[str, Any], written: Tensor, alone: bool = True
@@ -324,6 +320,14 @@ class Reading:
             self._origins.forget(written)
             values = {name: value for name, value in values.items() if name != "self"}
         self._origins.spread(_tensors(values.values()), written, base_name(func))
+
+
+def _find(starts: Mapping[int, Sequence[tuple[Address, Slot]]], plain: Tensor) -> Slot | None:
+    """The slot whose weights a plain tensor is: the same memory in the same geometry."""
+    for here, slot in starts.get(plain.data_ptr(), ()):
+        if address_of(plain) == here:
+            return slot
+    return None
 
 
 def _plain(operand: Tensor) -> Tensor | None:

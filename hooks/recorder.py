@@ -320,6 +320,7 @@ class Recorder:
                 if done:
                     with self._guard.harmless():
                         self._end(capture)
+                capture.reading = None  # it refers to itself, so the gradients would live on
                 if done or capture.handed_over:  # matrices of a step that raised are on their way
                     now = time.perf_counter()
                     self._costs.inside += ended - begun
@@ -332,8 +333,7 @@ class Recorder:
         spent = astuple(self._costs.spent(self._background))
         mine = [float(self.failure is not None), float(self._writer.raw_bytes), *spent]
         failed, raw, *agreed = self._ranks.agree([*mine, *flags], self._layers[0].parameter.device)
-        costs, flags = agreed[: len(mine) - 2], agreed[len(mine) - 2 :]
-        self._spent = Spent(*costs)
+        self._spent, flags = Spent(*agreed[: len(spent)]), agreed[len(spent) :]
         self._raw_bytes = int(raw) * self._ranks.size + self._last_raw  # this capture's are to come
         if failed:
             if self.failure is None:

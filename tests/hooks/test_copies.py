@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -113,3 +116,31 @@ def test_a_copy_of_a_watched_model_trains_unwatched(watched, bag, train, opened)
         assert recorder.step == 3
     assert torch.equal(model.tall, other.tall)
     assert opened().steps("tall").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ps: torch.optim.AdamW(ps, lr=0.1, foreach=False),
+        lambda ps: torch.optim.AdamW(ps, lr=0.1, foreach=True),
+        lambda ps: NorMuon(ps, lr=0.1),
+    ],
+    ids=["for-loop", "foreach", "normuon"],
+)
+def test_gradients_go_when_the_loop_lets_them_go(make: Any, watched) -> None:
+    layer = nn.Linear(40, 30, bias=False)
+    optimizer = make(layer.parameters())
+    gc.disable()  # which would find it out some time later, and with it a copy of the model
+    try:
+        with watched(layer, optimizer):
+            for _ in range(4):
+                values = np.ones((30, 40), dtype=np.float32)
+                memory = weakref.ref(values)  # lives as long as the gradient's storage
+                layer.weight.grad = torch.from_numpy(values)
+                del values
+                optimizer.step()
+                assert memory() is not None
+                optimizer.zero_grad()
+                assert memory() is None
+    finally:
+        gc.enable()
