@@ -199,13 +199,14 @@ class Capturing:
                     capture.weight_norms[place] = length(matrix)
 
     def _taps(self, target: Target, optimizer: Any) -> frozenset[str]:
-        """The stages that are taken from an optimizer's hand, on the rank that owns a target."""
-        if self._ranks.owner(target.index) != self._ranks.rank:
+        """The stages that are taken from an optimizer's hand: rows by every rank that has some."""
+        sharded = is_sharded(target.parameter)
+        if not (sharded or self._owns(target)):
             return frozenset()
         taken = frozenset(self._stages) & frozenset(TAPPED)
-        believed = self._ways.takes_updates(optimizer) and not is_sharded(target.parameter)
         # measured when it is handed over, the weights would not have moved yet
-        believed = believed and "applied" not in self._stages
+        believed = not sharded and "applied" not in self._stages
+        believed = believed and self._ways.takes_updates(optimizer)
         return taken if believed else taken - {"update"}
 
     # -- while it runs, and after it -----------------------------------------------------------
@@ -229,7 +230,7 @@ class Capturing:
         out = self._room(capture, target, slot)
         parts = local_parts(slot, entry, capture.optimizer, names, out)
         counts = slot.held_back(parts["update"], entry.lr, facts.decay)
-        self._measure(capture, target, slot.taps, parts, facts, counts)
+        self._measure(capture, target, parts, facts, counts)
         slot.finish(parts["update"])
 
     def _room(self, capture: Capture, target: Target, slot: Slot) -> Tensor | None:
@@ -257,7 +258,6 @@ class Capturing:
         self,
         capture: Capture,
         target: Target,
-        taps: Mapping[str, Tensor],
         wholes: Mapping[str, Tensor],
         facts: Facts,
         counts: Tensor | None,
@@ -268,7 +268,7 @@ class Capturing:
         plan = capture.plan
         wanted = [(place, self._layers[place]) for place in target.layers if place in plan.layers]
         group = capture.optimizer.param_groups[target.group]
-        for seen in pieces(wholes, taps, wanted, facts, self._stages, capture.weight_norms):
+        for seen in pieces(wholes, wanted, facts, self._stages, capture.weight_norms):
             capture.measured += self._records.measure(seen, polynomial_of(group))
             if seen.index in plan.spectra or seen.index in plan.updates:
                 capture.pending.append(detached(seen))
@@ -354,7 +354,7 @@ class Capturing:
             if self._owns(target) and not flags["update"]:
                 known = counts if bool(counts.any()) else None
                 facts = capture.facts[target.index]
-                self._measure(capture, target, slot.taps, wholes, facts, known)
+                self._measure(capture, target, wholes, facts, known)
             slot.finish(parts["update"])
 
     def _is_cut(self, capture: Capture, target: Target) -> bool:

@@ -33,7 +33,17 @@ TAPPED = ("ns_input", "orthogonalized", "momentum", "update")
 BEFORE = frozenset({"weight", "applied"})
 """The stages that need the weights as they were before the step."""
 
-PARTS = ("update", "after", "weight", "applied", "gradient", "momentum", "second_moment")
+PARTS = (
+    "update",
+    "after",
+    "weight",
+    "applied",
+    "gradient",
+    "momentum",
+    "second_moment",
+    "ns_input",
+    "orthogonalized",
+)
 """What a rank holds its part of, and what is gathered where a parameter is sharded."""
 
 
@@ -136,7 +146,7 @@ def present(slot: Slot, optimizer: Any, stages: Sequence[str]) -> list[str]:
         found.append("momentum")
     if "second_moment" in stages and second_moment_of(optimizer, slot.parameter) is not None:
         found.append("second_moment")
-    return found
+    return found + [name for name in slot.taps if name not in found]
 
 
 def local_parts(
@@ -167,6 +177,7 @@ def local_parts(
         second = second_moment_of(optimizer, slot.parameter)
         if second is not None:
             parts["second_moment"] = as_float(local(second))
+    parts |= slot.taps
     update = _update(slot, after, entry, out)
     parts["update"] = torch.zeros_like(as_float(after)) if update is None else update
     return parts
@@ -213,7 +224,6 @@ def expected_decay(slot: Slot, entry: Entry) -> float:
 
 def pieces(
     wholes: Mapping[str, Tensor],
-    taps: Mapping[str, Tensor],
     layers: Sequence[tuple[int, Layer]],
     facts: Facts,
     stages: Sequence[str],
@@ -223,7 +233,6 @@ def pieces(
 
     Args:
         wholes: by name of part, of the parameter's global shape; the second moment may be a vector.
-        taps: what the optimizer handed over, whole.
         layers: that are captured, with their places.
         facts: of the parameter.
         stages: that are recorded.
@@ -232,9 +241,7 @@ def pieces(
     found = []
     for index, layer in layers:
         matrices = {
-            name: layer.matrix(whole)
-            for name, whole in {**wholes, **taps}.items()
-            if name != "second_moment"
+            name: layer.matrix(whole) for name, whole in wholes.items() if name != "second_moment"
         }
         second = wholes.get("second_moment")
         if second is not None and (moments := _per_neuron(second, layer)) is not None:

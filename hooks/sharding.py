@@ -160,7 +160,7 @@ class Ranks:
 
         Args:
             index: of the layer, in the order given at the start.
-            shard: this rank's rows, any float dtype.
+            shard: this rank's rows, any float dtype; or all, as an optimizer may hand them over.
             parameter: the parameter that the tensor has the shape of.
 
         Returns:
@@ -169,6 +169,9 @@ class Ranks:
         if self._group is None or not is_sharded(parameter):
             return shard
         rows = self._rows[index]
+        if shard.shape == parameter.shape:
+            start = sum(rows[: self.rank])
+            shard = shard[start : start + rows[self.rank]]
         padded = shard.new_zeros((max(rows), *shard.shape[1:]))
         padded[: shard.shape[0]] = shard
         parts = [torch.empty_like(padded) for _ in rows]

@@ -27,8 +27,8 @@ def tap(parameter: Tensor, stage: str, tensor: Tensor) -> None:
             "update" (before the weights are written: they will move by -lr times it, after a
             decay of lr * weight_decay or none). An optimizer that hands over every update spares
             the capture the dispatch mode, most of its cost.
-        tensor: of the parameter's global shape, any float dtype; copied, or measured at once, and
-            never kept.
+        tensor: of the parameter's global shape, or on every rank the rows that it has of a sharded
+            one; any float dtype; copied, or measured at once, and never kept.
 
     Raises:
         WatchError: there is no such stage.

@@ -88,3 +88,21 @@ def check_known(given: Iterable[str], *, known: Iterable[str], owner: str) -> No
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         way_out = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
         raise TypeError(f"{owner} has no setting {name!r}; {way_out}")
+
+
+def check_gradient(parameter: Tensor) -> None:
+    """A dense gradient that is placed as its parameter, or none."""
+    grad = parameter.grad
+    if grad is None:
+        return
+    if grad.is_sparse:
+        raise ValueError(
+            f"sparse gradients are not supported (parameter of shape {tuple(parameter.shape)}): "
+            "build the embedding with sparse=False"
+        )
+    placed = getattr(parameter, "placements", None)
+    if placed is not None and getattr(grad, "placements", None) != placed:
+        raise ValueError(
+            f"a gradient is placed as its parameter of shape {tuple(parameter.shape)}, {placed}; "
+            f"got {getattr(grad, 'placements', 'a plain tensor')}: redistribute it before the step"
+        )

@@ -63,6 +63,8 @@ class MatrixSettings:
         coefficients: The Newton-Schulz polynomial, a name in ``COEFFICIENT_SETS``.
         ns_steps: Newton-Schulz steps; None takes the coefficient set's own number.
         ns_dtype: The arithmetic of the iteration.
+        comm_dtype: What matrices travel in between ranks; None takes ``ns_dtype``. One process
+            rounds to it too, so that the update does not depend on the number of ranks.
         weight_decay: Decoupled, per unit of lr: W is multiplied by 1 - lr * weight_decay.
     """
 
@@ -72,6 +74,7 @@ class MatrixSettings:
     coefficients: Coefficients = "jordan"
     ns_steps: int | None = None
     ns_dtype: Precision = "bfloat16"
+    comm_dtype: Precision | None = None
     weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
@@ -83,6 +86,8 @@ class MatrixSettings:
             check_at_least("ns_steps", self.ns_steps, least=1)
             COEFFICIENT_SETS[self.coefficients].schedule(self.ns_steps)
         check_choice("ns_dtype", self.ns_dtype, choices=DTYPES)
+        if self.comm_dtype is not None:
+            check_choice("comm_dtype", self.comm_dtype, choices=DTYPES)
         check_rate("weight_decay", self.weight_decay)
 
 

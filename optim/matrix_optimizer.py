@@ -1,15 +1,15 @@
 """The step that Muon and NorMuon share: one visible road from gradient to weight.
 
-gradient -> momentum -> look-ahead -> gather -> orthogonalize -> the subclass's rule
--> take back -> weight decay -> weight. Subclasses give the rule, never the step.
+gradient -> momentum -> look-ahead -> to its owner -> orthogonalize -> home -> the subclass's rule
+-> weight decay -> weight. Subclasses give the rule, never the step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,11 +17,17 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from optgeom.optim.adamw import adamw_step_
-from optgeom.optim.checks import check_choice, check_lr
+from optgeom.optim.checks import check_choice, check_gradient, check_lr
+from optgeom.optim.dealing import Bucket, buckets_of
+from optgeom.optim.exchange import add_up, send_home, send_out, share
 from optgeom.optim.families import AdamWSettings, MatrixSettings, with_overrides
+from optgeom.optim.layout import layout_of, local, zeros_beside
 from optgeom.optim.momentum import accumulate_, look_ahead
-from optgeom.optim.newton_schulz import COEFFICIENT_SETS, orthogonalize
-from optgeom.optim.sharding import gather, local, take_back
+from optgeom.optim.newton_schulz import COEFFICIENT_SETS, DTYPES, orthogonalize
+from optgeom.optim.overlap import overlapped
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["MatrixOptimizer", "ParamsOrGroups", "StageObserver"]
 
@@ -39,21 +45,33 @@ class MatrixOptimizer(Optimizer):
     State of a matrix: ``step``, ``momentum`` (the parameter's shape and dtype), and what the
     subclass adds. State of an AdamW parameter: ``step``, ``exp_avg``, ``exp_avg_sq``.
 
+    Matrices of one shape are orthogonalized together. Sharded ones are dealt over the ranks: each
+    goes to one rank, which has it whole for a moment, and its rows come back.
+
     Attributes:
+        replicas: The ranks that share the work on plain parameters, which are equal on all of
+            them; None, and each process does it all.
         stage_observer: Called as ``observer(parameter, stage, tensor)`` with the stages
-            "ns_input" and "orthogonalized", whole (m, n) matrices, rows = neurons, and for every
-            parameter "update", of the shape of its local part, before the weights are written.
-            The tensors are live: whoever keeps one copies it. None, and nothing is called.
+            "ns_input" and "orthogonalized" of matrices, rows = neurons, and "update" of every
+            parameter, before the weights are written; each is this rank's part. The tensors are
+            live: whoever keeps one copies it. None, and nothing is called.
     """
 
     algorithm: ClassVar[str]
     settings_type: ClassVar[type[MatrixSettings]]
+    replicas: ProcessGroup | None = None
     stage_observer: StageObserver | None = None
+    _dealt: tuple[object, list[list[Bucket]]] = (None, [])
 
     def __init__(
-        self, params: ParamsOrGroups, lr: float | Tensor, settings: MatrixSettings
+        self,
+        params: ParamsOrGroups,
+        lr: float | Tensor,
+        settings: MatrixSettings,
+        replicas: ProcessGroup | None = None,
     ) -> None:
         check_lr(lr)
+        self.replicas = replicas
         super().__init__(params, {"lr": lr, **asdict(settings)})
 
     # -- seams ---------------------------------------------------------------------------
@@ -64,20 +82,49 @@ class MatrixOptimizer(Optimizer):
         Args:
             shape: The global (..., m, n) shape.
             settings: An instance of ``settings_type``.
+
+        Returns:
+            A shape that begins like the parameter's is sharded like the parameter.
         """
         del shape, settings
         return {}
 
-    def rule(self, orthogonalized: Tensor, state: dict[str, Any], settings: Any) -> Tensor:
-        """Turn the orthogonalized matrix into the update; W moves by -lr * update.
+    def sums(
+        self, orthogonalized: Tensor, extras: dict[str, Tensor], settings: Any
+    ) -> Tensor | None:
+        """What the rule has to know of whole matrices, from the rows that this rank has.
 
         Args:
-            orthogonalized: (..., m, n), the whole matrix, float32; may be overwritten.
-            state: The parameter's state; ``extra_state`` may be overwritten in place.
+            orthogonalized: (k, ..., r, n) float32, this rank's rows of k matrices or stacks.
+            extras: This rank's part of ``extra_state``, stacked; may be overwritten.
             settings: An instance of ``settings_type``.
 
         Returns:
-            (..., m, n) float32.
+            (k, ...) float32, to be added up over the ranks that hold the other rows; None, and
+            nothing is communicated.
+        """
+        del orthogonalized, extras, settings
+        return None
+
+    def rule(
+        self,
+        orthogonalized: Tensor,
+        sums: Tensor | None,
+        extras: dict[str, Tensor],
+        settings: Any,
+        shape: tuple[int, int],
+    ) -> Tensor:
+        """Turn the orthogonalized matrices into the updates; W moves by -lr * update.
+
+        Args:
+            orthogonalized: As of ``sums``; may be overwritten.
+            sums: Of all rows.
+            extras: As of ``sums``.
+            settings: An instance of ``settings_type``.
+            shape: (m, n) of one whole matrix.
+
+        Returns:
+            (k, ..., r, n) float32.
         """
         raise NotImplementedError
 
@@ -87,7 +134,8 @@ class MatrixOptimizer(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch types two overloads
         """Perform one step over every parameter that has a gradient.
 
-        ``p.grad`` is read, never written.
+        ``p.grad`` is read, never written. Where matrices are sharded or replicated over ranks, the
+        step is a collective of theirs, and a matrix moves on all of them if one has a gradient.
 
         Args:
             closure: Reevaluates the model and returns the loss.
@@ -96,62 +144,139 @@ class MatrixOptimizer(Optimizer):
             The closure's loss, or None.
 
         Raises:
-            ValueError: A sparse gradient.
+            ValueError: A sparse gradient, or one that is not placed as its parameter; nothing has
+                moved.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            for p in group["params"]:
+                check_gradient(p)
+        matrices = [group for group in self.param_groups if group["algorithm"] != "adamw"]
+        overlapped(
+            self._road(bucket, group)
+            for group, buckets in zip(matrices, self._buckets(matrices), strict=True)
+            for bucket in buckets
+        )
+        for group in self.param_groups:
             if group["algorithm"] == "adamw":
                 self._step_adamw(group)
-            else:
-                self._step_matrices(group)
         return loss
 
-    def _step_matrices(self, group: dict[str, Any]) -> None:
-        settings = _settings_in(group, self.settings_type)
+    def _buckets(self, groups: Sequence[dict[str, Any]]) -> list[list[Bucket]]:
+        """Each group's matrices as they travel; dealt anew where a group has changed."""
+        params = [[p for p in group["params"] if p.requires_grad] for group in groups]
+        key = [list(map(id, some)) for some in params]
+        if self._dealt[0] != key:
+            layouts = [[layout_of(p, self.replicas) for p in some] for some in params]
+            self._dealt = key, list(map(buckets_of, params, layouts))
+        return self._dealt[1]
+
+    def _road(self, bucket: Bucket, group: dict[str, Any]) -> Iterator[None]:
+        """From gradients to weights; stops where it has started a communication."""
+        settings, layout = _settings_in(group, self.settings_type), bucket.layout
+        params = list(bucket.params)
+        if not layout.travels:
+            params = [p for p in params if p.grad is not None]
+        if not params:
+            return
+        before, ns_inputs = self._look_ahead(params, settings)
+        dtype = DTYPES[settings.comm_dtype or settings.ns_dtype]
+        parts = [ns_input.to(dtype) for ns_input in ns_inputs]
+        del ns_inputs
+        if layout.travels:
+            outward = send_out(parts, [p.grad is not None for p in params], bucket)
+            yield
+            whole = outward()
+            made = self._orthogonalize(whole.matrices, settings)
+            homeward = send_home(replace(whole, matrices=made), bucket)
+            yield
+            shared = share(homeward(), bucket)
+            yield
+            home = shared()
+            rows = home.matrices
+            skipped = [i for i, p in enumerate(params) if p.grad is None and not home.wanted[i]]
+        else:
+            rows, skipped = self._orthogonalize(torch.stack(parts), settings), []
+        self._observe("orthogonalized", params, rows)
+
+        # row by row in memory, like the weights: a tall matrix comes transposed
+        rows = rows.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+        names = self.extra_state(params[0].shape, settings)
+        extras = {name: torch.stack([local(self.state[p][name]) for p in params]) for name in names}
+        sums = self.sums(rows, extras, settings)
+        if sums is not None and layout.shards is not None:
+            added = add_up(sums, bucket)
+            yield
+            sums = added()
+        shape = (layout.shape[-2], layout.shape[-1])
+        updates = self.rule(rows, sums, extras, settings, shape)
+        moved = [i for i in range(len(params)) if i not in skipped]
+        for i in moved:
+            for name, stack in extras.items():
+                local(self.state[params[i]][name]).copy_(stack[i])
+        for i in skipped:
+            local(self.state[params[i]]["momentum"]).copy_(before[i])
+            self.state[params[i]]["step"] -= 1
+
+        # an observer finds the state as it is after the step
+        self._observe("update", [params[i] for i in moved], [updates[i] for i in moved])
         lr = float(group["lr"])
-        for p in group["params"]:
-            gradient = _dense_gradient(p)
-            if gradient is None:
-                continue
+        for i in moved:
+            weights = local(params[i])
+            if settings.weight_decay != 0:
+                weights.mul_(1 - lr * settings.weight_decay)
+            weights.add_(updates[i], alpha=-lr)
+
+    def _look_ahead(
+        self, params: Sequence[Parameter], settings: Any
+    ) -> tuple[dict[int, Tensor], list[Tensor]]:
+        """Fold the gradients into the momenta, and give what is orthogonalized of them.
+
+        Where this rank has no gradient another one may: it counts as zero until that is known, and
+        the momentum before is kept.
+        """
+        before, found = {}, []
+        for i, p in enumerate(params):
             state = self.state[p]
             if not state:
                 state["step"] = torch.zeros(())
                 state["momentum"] = torch.zeros_like(p)
                 for name, shape in self.extra_state(p.shape, settings).items():
-                    state[name] = torch.zeros(shape, dtype=torch.float32, device=p.device)
+                    state[name] = zeros_beside(p, shape)
             state["step"] += 1
+            momentum = local(state["momentum"])
+            if p.grad is None:
+                before[i], gradient = momentum.clone(), torch.zeros_like(momentum)
+            else:
+                gradient = local(p.grad)
+            accumulate_(momentum, gradient, settings=settings)
+            ns_input = look_ahead(momentum, gradient, settings=settings)
+            self._observe("ns_input", [p], [ns_input])
+            found.append(ns_input)
+        return before, found
 
-            gradient = local(gradient)
-            momentum = accumulate_(local(state["momentum"]), gradient, settings=settings)
-            ns_input = gather(look_ahead(momentum, gradient, settings=settings), like=p)
-            orthogonalized = orthogonalize(
-                ns_input,
-                coefficients=settings.coefficients,
-                steps=settings.ns_steps,
-                dtype=settings.ns_dtype,
-            )
-            if self.stage_observer is not None:
-                self.stage_observer(p, "ns_input", ns_input)
-                self.stage_observer(p, "orthogonalized", orthogonalized)
-            # row by row in memory, like the weights: a tall matrix comes transposed
-            widened = orthogonalized.to(torch.float32, memory_format=torch.contiguous_format)
-            update = take_back(self.rule(widened, state, settings), like=p)
-            if self.stage_observer is not None:
-                self.stage_observer(p, "update", update)
+    def _orthogonalize(self, matrices: Tensor, settings: Any) -> Tensor:
+        made = orthogonalize(
+            matrices,
+            coefficients=settings.coefficients,
+            steps=settings.ns_steps,
+            dtype=settings.ns_dtype,
+        )
+        return made.to(matrices.dtype)
 
-            if settings.weight_decay != 0:
-                p.mul_(1 - lr * settings.weight_decay)
-            p.add_(update, alpha=-lr)
+    def _observe(self, stage: str, params: Sequence[Parameter], tensors: Iterable[Tensor]) -> None:
+        if self.stage_observer is not None:
+            for p, tensor in zip(params, tensors, strict=True):
+                self.stage_observer(p, stage, tensor)
 
     def _step_adamw(self, group: dict[str, Any]) -> None:
         settings = _settings_in(group, AdamWSettings)
         lr = float(group["lr"])
         for p in group["params"]:
-            gradient = _dense_gradient(p)
-            if gradient is None:
+            if p.grad is None:
                 continue
             state = self.state[p]
             if not state:
@@ -161,10 +286,10 @@ class MatrixOptimizer(Optimizer):
             state["step"] += 1
             observer = self.stage_observer
             adamw_step_(
-                p,
-                gradient,
-                state["exp_avg"],
-                state["exp_avg_sq"],
+                local(p),
+                local(p.grad),
+                local(state["exp_avg"]),
+                local(state["exp_avg_sq"]),
                 step=state["step"].item(),
                 lr=lr,
                 settings=settings,
@@ -253,15 +378,6 @@ def _settings_in(group: Mapping[str, Any], kind: type[Any]) -> Any:
     return kind(**{field.name: group[field.name] for field in fields(kind)})
 
 
-def _dense_gradient(p: Tensor) -> Tensor | None:
-    if p.grad is not None and p.grad.is_sparse:
-        raise ValueError(
-            f"sparse gradients are not supported (parameter of shape {tuple(p.shape)}): "
-            "build the embedding with sparse=False"
-        )
-    return p.grad
-
-
 def _check_matrices(group: Mapping[str, Any], owner: str) -> None:
     params = group["params"]
     names = group.get("param_names")
@@ -283,3 +399,7 @@ def _check_matrices(group: Mapping[str, Any], owner: str) -> None:
                 f"{owner} takes (m, n) matrices and (batch, m, n) stacks of them; {what} has "
                 f"{p.ndim} dimensions: mark its group algorithm='adamw' and give it an lr"
             )
+        try:
+            layout_of(p)
+        except ValueError as error:
+            raise ValueError(f"{owner}, parameter {name!r}: {error}") from None

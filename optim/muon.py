@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -10,6 +10,9 @@ from optgeom.optim.families import MuonSettings, with_overrides
 from optgeom.optim.matrix_optimizer import MatrixOptimizer, ParamsOrGroups
 from optgeom.optim.momentum import accumulate_, look_ahead, shape_scale
 from optgeom.optim.newton_schulz import orthogonalize
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Muon", "MuonUpdate", "muon_update"]
 
@@ -55,6 +58,8 @@ class Muon(MatrixOptimizer):
             one-element tensor.
         scale: "match_rms" 0.2*sqrt(max(m, n)): lr on AdamW's scale, the counterpart of
             NorMuon's paper form; "original" sqrt(max(1, m/n)); "spectral" sqrt(m/n); "none".
+        replicas: The ranks that share the work on plain parameters, which have to be equal on all
+            of them, and their gradients too, as under DDP; None, and each process does it all.
         **settings: Any other field of ``MuonSettings``. A group may override any of them.
 
     Raises:
@@ -71,12 +76,21 @@ class Muon(MatrixOptimizer):
         lr: float | Tensor,
         *,
         scale: str = "match_rms",
+        replicas: ProcessGroup | None = None,
         **settings: Any,
     ) -> None:
         overrides = {"scale": scale, **settings}
-        super().__init__(params, lr, with_overrides(MuonSettings(), overrides, owner="Muon"))
+        made = with_overrides(MuonSettings(), overrides, owner="Muon")
+        super().__init__(params, lr, made, replicas)
 
-    def rule(self, orthogonalized: Tensor, state: dict[str, Any], settings: Any) -> Tensor:
+    def rule(
+        self,
+        orthogonalized: Tensor,
+        sums: Tensor | None,
+        extras: dict[str, Tensor],
+        settings: Any,
+        shape: tuple[int, int],
+    ) -> Tensor:
         """The factor of ``scale``, from the shape of the whole matrix."""
-        del state
-        return orthogonalized.mul_(shape_scale(settings.scale, *orthogonalized.shape[-2:]))
+        del sums, extras
+        return orthogonalized.mul_(shape_scale(settings.scale, *shape))

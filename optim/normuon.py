@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,13 @@ from optgeom.optim.matrix_optimizer import MatrixOptimizer, ParamsOrGroups
 from optgeom.optim.momentum import accumulate_, look_ahead, shape_scale
 from optgeom.optim.newton_schulz import orthogonalize
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 __all__ = [
     "NorMuon",
     "NorMuonUpdate",
+    "neuron_sums_",
     "normalize_neurons_",
     "normuon_update",
     "second_moment_shape",
@@ -51,40 +55,70 @@ def second_moment_shape(shape: tuple[int, ...], *, settings: NorMuonSettings) ->
     return (*shape[:-2], *((rows, 1) if _neurons_are_rows(shape, settings) else (1, cols)))
 
 
-def normalize_neurons_(
+def neuron_sums_(
     orthogonalized: Tensor, second_moment: Tensor, *, settings: NorMuonSettings
+) -> Tensor:
+    """What `normalize_neurons_` has to know of whole matrices, from some of their rows.
+
+    Args:
+        orthogonalized: (..., r, n) float32, rows of matrices; left as it is.
+        second_moment: v of these rows, (..., r, 1), overwritten with b2*v + (1-b2)*mean(O^2); or
+            of the columns, (..., 1, n), left as it is.
+        settings: ``beta2`` and the divisor's are read.
+
+    Returns:
+        To be added up over all rows of a matrix, float32: (..., 2), the squared norms of O and of O
+        divided; or (..., n), those of the columns of O.
+    """
+    if second_moment.shape[-1] > 1:
+        return orthogonalized.square().sum(dim=-2)
+    mean_square = orthogonalized.square().mean(dim=-1, keepdim=True)
+    second_moment.lerp_(mean_square, 1 - settings.beta2)
+    divided = mean_square / _divisor(second_moment, settings).square()
+    return torch.cat([mean_square, divided], dim=-1).sum(dim=-2) * orthogonalized.shape[-1]
+
+
+def normalize_neurons_(
+    orthogonalized: Tensor,
+    sums: Tensor,
+    second_moment: Tensor,
+    *,
+    settings: NorMuonSettings,
+    shape: tuple[int, int],
 ) -> Tensor:
     """Divide every neuron by its running RMS and give the matrix its size back.
 
     Args:
-        orthogonalized: (..., m, n) float32, the whole matrix; overwritten.
-        second_moment: ``second_moment_shape`` of it, float32; overwritten with b2*v +
-            (1-b2)*mean(O^2).
+        orthogonalized: (..., r, n) float32, rows of matrices; overwritten.
+        sums: What `neuron_sums_` gives for all rows.
+        second_moment: As `neuron_sums_` left it; where it belongs to the columns, overwritten here.
         settings: All but the momentum's and the iteration's are read.
+        shape: (m, n) of one whole matrix.
 
     Returns:
         ``orthogonalized``, now the update; zero where it was zero.
     """
-    axis = -1 if _neurons_are_rows(tuple(orthogonalized.shape), settings) else -2
-    matrix = (-2, -1)
-    before = torch.linalg.vector_norm(orthogonalized, dim=matrix, keepdim=True)
-    mean_square = orthogonalized.square().mean(dim=axis, keepdim=True)
-    second_moment.lerp_(mean_square, 1 - settings.beta2)
-    if settings.eps_form == "add":
-        divisor = second_moment.sqrt().add_(settings.eps)
-    else:
-        divisor = second_moment.clamp(min=settings.eps).sqrt_()
-    update = orthogonalized.div_(divisor)
-
-    rows, cols = update.shape[-2:]
+    rows, cols = shape
+    if second_moment.shape[-1] > 1:
+        mean_square = sums.unsqueeze(-2) / rows
+        second_moment.lerp_(mean_square, 1 - settings.beta2)
+        divided = mean_square / _divisor(second_moment, settings).square()
+        sums = torch.cat([mean_square, divided], dim=-2).sum(dim=-1) * rows
+    scale = torch.full_like(sums[..., 1], shape_scale(settings.shape_factor, rows, cols))
     if settings.rescale != "none":
-        after = torch.linalg.vector_norm(update, dim=matrix, keepdim=True)
+        before, after = sums.sqrt().unbind(dim=-1)
         target = (
             before if settings.rescale == "norm_before" else settings.rms * (rows * cols) ** 0.5
         )
         # A zero update has no direction to rescale: it stays zero instead of 0 * inf.
-        update.mul_(torch.where(after > 0, target / after, 0.0))
-    return update.mul_(shape_scale(settings.shape_factor, rows, cols))
+        scale *= torch.where(after > 0, target / after, 0.0)
+    return orthogonalized.mul_(scale[..., None, None] / _divisor(second_moment, settings))
+
+
+def _divisor(second_moment: Tensor, settings: NorMuonSettings) -> Tensor:
+    if settings.eps_form == "add":
+        return second_moment.sqrt().add_(settings.eps)
+    return second_moment.clamp(min=settings.eps).sqrt_()
 
 
 def normuon_update(
@@ -112,10 +146,10 @@ def normuon_update(
         steps=settings.ns_steps,
         dtype=settings.ns_dtype,
     )
-    second_moment = second_moment.clone()
-    update = normalize_neurons_(
-        orthogonalized.to(torch.float32, copy=True), second_moment, settings=settings
-    )
+    update, second_moment = orthogonalized.to(torch.float32, copy=True), second_moment.clone()
+    sums = neuron_sums_(update, second_moment, settings=settings)
+    rows, cols = gradient.shape[-2:]
+    normalize_neurons_(update, sums, second_moment, settings=settings, shape=(rows, cols))
     return NorMuonUpdate(update, momentum, second_moment)
 
 
@@ -132,6 +166,8 @@ class NorMuon(MatrixOptimizer):
             spectral norm of an update ("released", "dion", "larger-axis"); a float or a
             one-element tensor.
         family: "paper", "released", "dion" or "larger-axis": where the settings start from.
+        replicas: The ranks that share the work on plain parameters, which have to be equal on all
+            of them, and their gradients too, as under DDP; None, and each process does it all.
         **settings: Any field of ``NorMuonSettings``, overriding the family's. A group may
             override any of them again.
 
@@ -155,14 +191,31 @@ class NorMuon(MatrixOptimizer):
         lr: float | Tensor,
         *,
         family: str = "paper",
+        replicas: ProcessGroup | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(params, lr, normuon_settings(family, **settings))
+        super().__init__(params, lr, normuon_settings(family, **settings), replicas)
 
     def extra_state(self, shape: torch.Size, settings: Any) -> dict[str, tuple[int, ...]]:
         """The second moment, one number per neuron of the whole matrix."""
         return {"second_moment": second_moment_shape(tuple(shape), settings=settings)}
 
-    def rule(self, orthogonalized: Tensor, state: dict[str, Any], settings: Any) -> Tensor:
+    def sums(
+        self, orthogonalized: Tensor, extras: dict[str, Tensor], settings: Any
+    ) -> Tensor | None:
+        """See ``neuron_sums_``."""
+        return neuron_sums_(orthogonalized, extras["second_moment"], settings=settings)
+
+    def rule(
+        self,
+        orthogonalized: Tensor,
+        sums: Tensor | None,
+        extras: dict[str, Tensor],
+        settings: Any,
+        shape: tuple[int, int],
+    ) -> Tensor:
         """See ``normalize_neurons_``."""
-        return normalize_neurons_(orthogonalized, state["second_moment"], settings=settings)
+        assert sums is not None
+        return normalize_neurons_(
+            orthogonalized, sums, extras["second_moment"], settings=settings, shape=shape
+        )

@@ -25,7 +25,7 @@ from optgeom.optim import NorMuon
 
 # Over two ranks: 33 + 32 rows, 17 + 16, even, one row for two ranks (the second rank has none).
 SHAPES = {"uneven": (65, 20), "wide": (33, 48), "even": (16, 12), "one_row": (1, 16)}
-STAGES = ("gradient", "momentum", "update")
+STAGES = ("gradient", "momentum", "second_moment", "ns_input", "orthogonalized", "update")
 STEPS = 4
 
 

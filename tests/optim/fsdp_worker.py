@@ -1,11 +1,14 @@
-"""One rank of the FSDP2 test, started as ``python fsdp_worker.py FOLDER RANK WORLD``.
+"""One rank of the distributed tests, started as ``python fsdp_worker.py FOLDER RANK WORLD``.
 
-Writes to FOLDER what each optimizer made of sharded parameters, gathered.
+Writes to FOLDER what each optimizer made of parameters that are sharded (FSDP2), sharded and
+replicated (HSDP), or replicated (as DDP leaves them), gathered, and what it sent for that.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
@@ -20,16 +23,22 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from optgeom.optim import Muon, NorMuon
 
-# Over two ranks: 33 + 32 rows, a wide one, one row for two ranks, one row each, a stack.
+# Uneven and empty shards on 2, 3 and 4 ranks, tall, wide and square ones, one row, two of each
+# shape that travels together, a stack, and what is no matrix.
 SHAPES = {
     "uneven": (65, 40),
+    "uneven_too": (65, 40),
+    "uneven_also": (65, 40),
     "wide": (40, 65),
+    "square": (24, 24),
     "one_row": (1, 16),
     "two_rows": (2, 7),
+    "two_rows_too": (2, 7),
     "stack": (3, 8, 12),
     "vector": (5,),
     "scalar": (1,),
@@ -40,8 +49,11 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
     "dion": (NorMuon, {"family": "dion"}),
     "larger-axis": (NorMuon, {"family": "larger-axis"}),
     "muon": (Muon, {}),
+    "float32": (NorMuon, {"ns_dtype": "float32"}),
+    "float32 in bfloat16": (NorMuon, {"ns_dtype": "float32", "comm_dtype": "bfloat16"}),
 }
 STEPS = 4
+MANY = 100
 
 
 class Bag(nn.Module):
@@ -63,18 +75,24 @@ def gradients_at(step: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
 
 
-def build(model: Bag, case: str) -> Any:
+def build(model: nn.Module, case: str, **more: Any) -> Any:
     cls, settings = CASES[case]
     matrices = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": matrices}, {"params": rest, "algorithm": "adamw", "lr": 0.01}]
-    return cls(groups, lr=0.02, weight_decay=0.1, **settings)
+    return cls(groups, lr=0.02, weight_decay=0.1, **settings, **more)
 
 
-def train(model: Bag, optimizer: Any, steps: range) -> None:
+Change = Callable[[int, nn.Module], None]
+
+
+def train(
+    model: nn.Module, optimizer: Any, steps: range, change: Change = lambda step, model: None
+) -> None:
     for step in steps:
         optimizer.zero_grad()
         model(gradients_at(step)).backward()
+        change(step, model)
         optimizer.step()
 
 
@@ -82,7 +100,7 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-def outcome(model: Bag, optimizer: Any) -> dict[str, Any]:
+def outcome(model: nn.Module, optimizer: Any) -> dict[str, Any]:
     return {
         "weights": {name: whole(p) for name, p in model.named_parameters()},
         "state": {
@@ -92,31 +110,36 @@ def outcome(model: Bag, optimizer: Any) -> dict[str, Any]:
     }
 
 
-def single(case: str) -> dict[str, Any]:
+def single(case: str, change: Change = lambda step, model: None) -> dict[str, Any]:
     """The same run in one process, nothing sharded."""
     model = Bag()
     optimizer = build(model, case)
-    train(model, optimizer, range(STEPS))
+    train(model, optimizer, range(STEPS), change)
     return outcome(model, optimizer)
 
 
 def sharded(case: str, world: int) -> dict[str, Any]:
+    """FSDP2, a checkpoint in between, and on from it in another model."""
     mesh = init_device_mesh("cpu", (world,))
     model = fully_shard(Bag(), mesh=mesh)
     optimizer = build(model, case)
-    seen: list[tuple[int, ...]] = []
-
-    def observe(_p: Any, stage: str, tensor: Any) -> None:
-        if stage != "update":  # which is of the local part
-            seen.append(tuple(tensor.shape))
-
-    optimizer.stage_observer = observe
     train(model, optimizer, range(STEPS - 1))
     middle = deepcopy(get_optimizer_state_dict(model, optimizer))
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train(model, optimizer, range(STEPS - 1, STEPS))
-    found = outcome(model, optimizer) | {"seen": seen}
-    found["local_rows"] = {name: p.to_local().shape[0] for name, p in model.named_parameters()}
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    optimizer.stage_observer = lambda p, stage, x: seen.append((stage, tuple(x.shape)))
+    with recorded() as calls:
+        train(model, optimizer, range(STEPS - 1, STEPS))
+    found = outcome(model, optimizer) | {"seen": seen, "calls": calls}
+    found["local"] = {name: tuple(p.to_local().shape) for name, p in model.named_parameters()}
+    found["held"] = {
+        name: sum(
+            (v.to_local() if isinstance(v, DTensor) else v).numel()
+            for key, v in optimizer.state[p].items()
+            if key != "step"
+        )
+        for name, p in model.named_parameters()
+    }
 
     resumed = fully_shard(Bag(), mesh=mesh)
     again = build(resumed, case)
@@ -128,11 +151,164 @@ def sharded(case: str, world: int) -> dict[str, Any]:
     return found | {"resumed": outcome(resumed, again)}
 
 
+def hybrid(case: str, world: int) -> dict[str, Any]:
+    """HSDP, two replicas; this rank's own part after many steps, and the whole after a few."""
+    mesh = init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("replicate", "shard"))
+    model = fully_shard(Bag(), mesh=mesh)
+    optimizer = build(model, case)
+    train(model, optimizer, range(STEPS))
+    found = outcome(model, optimizer)
+    train(model, optimizer, range(STEPS, MANY))
+    own = {name: p.to_local().detach().clone() for name, p in model.named_parameters()}
+    return found | {"own": own}
+
+
+def replicated(case: str, world: int) -> dict[str, Any]:
+    """DDP: plain parameters, equal on all ranks, and the work is dealt over them."""
+    model = Bag()
+    wrapped = DistributedDataParallel(model)
+    optimizer = build(model, case, replicas=wrapped.process_group)
+    train(wrapped, optimizer, range(STEPS - 1))
+    with recorded() as calls:
+        train(wrapped, optimizer, range(STEPS - 1, STEPS))
+    found = outcome(model, optimizer) | {"calls": calls}
+    train(wrapped, optimizer, range(STEPS, MANY))
+    return found | {"own": {name: p.detach().clone() for name, p in model.named_parameters()}}
+
+
+def even(world: int) -> dict[str, Any]:
+    """What a step sends of matrices whose rows the number of ranks divides."""
+    shapes = [(24, 36)] * 6 + [(48, 24)] * 3 + [(24, 24)] * 4
+    mesh = init_device_mesh("cpu", (world,))
+    params = []
+    for shape in shapes:
+        p = nn.Parameter(distribute_tensor(torch.randn(shape), mesh, [Shard(0)]))
+        p.grad = distribute_tensor(torch.randn(shape), mesh, [Shard(0)])
+        params.append(p)
+    optimizer = NorMuon(params, lr=0.02)
+    optimizer.step()
+    with recorded() as calls:
+        optimizer.step()
+    return {"shapes": shapes, "calls": calls}
+
+
+def refused() -> dict[str, str]:
+    """What is said to placements that would yield one shard's number."""
+    line = init_device_mesh("cpu", (4,))
+    square = init_device_mesh("cpu", (2, 2))
+    weights = torch.randn(8, 12)
+    placed = {
+        "columns": (line, [Shard(1)]),
+        "rows and columns": (square, [Shard(0), Shard(1)]),
+        "rows twice": (square, [Shard(0), Shard(0)]),
+        "copies twice": (square, [Replicate(), Replicate()]),
+    }
+    said = {}
+    for name, (mesh, placements) in placed.items():
+        p = nn.Parameter(distribute_tensor(weights, mesh, placements))
+        try:
+            NorMuon([p], lr=0.02)
+        except ValueError as error:
+            said[name] = str(error)
+        NorMuon([{"params": [p], "algorithm": "adamw", "lr": 0.1}], lr=0.02)
+    p = nn.Parameter(distribute_tensor(weights, line, [Replicate()]))
+    p.grad = DTensor.from_local(weights.clone(), line, [Partial()])
+    try:
+        NorMuon([p], lr=0.02).step()
+    except ValueError as error:
+        said["unsummed gradient"] = str(error)
+    return said
+
+
+def missing(everywhere: bool) -> Change:
+    """From the second step on, no gradient for two of the matrices: on rank 0, or anywhere."""
+
+    def change(step: int, model: nn.Module) -> None:
+        alone = not dist.is_initialized()
+        if step > 0 and (everywhere or (not alone and dist.get_rank() == 0)):
+            model.uneven.grad = model.two_rows.grad = None
+        elif step > 0 and alone:
+            # what the others' rows say, where the first rank's are silent
+            for name in ("uneven", "two_rows"):
+                grad = getattr(model, name).grad
+                grad[: -(-len(grad) // 2)] = 0.0
+
+    return change
+
+
+def silent(world: int, everywhere: bool) -> dict[str, Any]:
+    model = fully_shard(Bag(), mesh=init_device_mesh("cpu", (world,)))
+    optimizer = build(model, "paper")
+    train(model, optimizer, range(STEPS), missing(everywhere))
+    return outcome(model, optimizer)
+
+
+@contextmanager
+def recorded() -> Iterator[list[dict[str, Any]]]:
+    """What is communicated and computed, in its order; bytes are those that leave the rank."""
+    import optgeom.optim.matrix_optimizer as road
+
+    calls: list[dict[str, Any]] = []
+    real = {name: getattr(dist, name) for name in ("all_to_all_single", "all_reduce", "broadcast")}
+    orthogonalize = road.orthogonalize
+
+    class Waiting:
+        def __init__(self, work: Any, number: int) -> None:
+            self.work, self.number = work, number
+
+        def wait(self) -> None:
+            calls.append({"what": "wait", "number": self.number})
+            self.work.wait()
+
+    def launch(name: str, count: int, *args: Any, **kwargs: Any) -> Waiting:
+        number = sum(call["what"] == "launch" for call in calls)
+        calls.append({"what": "launch", "name": name, "number": number, "bytes": count})
+        return Waiting(real[name](*args, **kwargs), number)
+
+    def all_to_all_single(got: Tensor, sent: Tensor, into: Any, outof: Any, **kwargs: Any) -> Any:
+        size = sent.element_size()
+        kept = outof[dist.get_rank(kwargs["group"])]
+        count = size * (sum(outof) - kept)
+        return launch("all_to_all_single", count, got, sent, into, outof, **kwargs)
+
+    def all_reduce(tensor: Tensor, **kwargs: Any) -> Any:
+        return launch("all_reduce", tensor.nbytes, tensor, **kwargs)
+
+    def broadcast(tensor: Tensor, **kwargs: Any) -> Any:
+        mine = kwargs["group_src"] == dist.get_rank(kwargs["group"])
+        others = dist.get_world_size(kwargs["group"]) - 1
+        return launch("broadcast", mine * others * tensor.nbytes, tensor, **kwargs)
+
+    def compute(matrices: Tensor, **kwargs: Any) -> Tensor:
+        calls.append({"what": "orthogonalize", "shape": tuple(matrices.shape)})
+        return orthogonalize(matrices, **kwargs)
+
+    fakes = {"all_to_all_single": all_to_all_single, "all_reduce": all_reduce}
+    for name, fake in (fakes | {"broadcast": broadcast}).items():
+        setattr(dist, name, fake)
+    road.orthogonalize = compute
+    try:
+        yield calls
+    finally:
+        for name, function in real.items():
+            setattr(dist, name, function)
+        road.orthogonalize = orthogonalize
+
+
 def main(folder: Path, rank: int, world: int) -> None:
     store = dist.FileStore(str(folder / "store"), world)
     limit = timedelta(seconds=60)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
-    results = {case: sharded(case, world) for case in CASES}
+    results: dict[str, Any] = {
+        "sharded": {case: sharded(case, world) for case in CASES},
+        "replicated": {case: replicated(case, world) for case in ("paper", "muon", "larger-axis")},
+        "even": even(world),
+    }
+    if world == 2:
+        results["silent"] = {everywhere: silent(world, everywhere) for everywhere in (False, True)}
+    if world == 4:
+        results["refused"] = refused()
+        results["hybrid"] = {case: hybrid(case, world) for case in ("paper", "dion", "muon")}
     torch.save(results, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
