@@ -41,6 +41,15 @@ ALL = [*OURS, *BY_HAND, *PEERS]
 TABLES = ("steps", "runs", "peers")
 
 
+KEPT_HEAP = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""For glibc, in the measured processes: pages stay, which else are fetched anew at every step, and on a
+virtual machine take longer than what is measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line asked for."""
@@ -92,7 +101,7 @@ def row_of(options: Options, optimizer: str, method: str, python: Path) -> Row:
         "bar",
     )
     try:
-        result = in_process("paired.py", arguments, python=python)
+        result = in_process("paired.py", arguments, python=python, environment=KEPT_HEAP)
     except CaseFailed as error:
         return Row(cells | dict.fromkeys(columns, "") | {"added, %": f"failed: {error}"}, None)
     added, beside = Interval(**result["added"]), Interval(**result["beside"])
