@@ -46,8 +46,8 @@ KEPT_HEAP = {
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
-"""For glibc, in the measured processes: pages stay, which else are fetched anew at every step, and on a
-virtual machine take longer than what is measured."""
+"""For glibc, in the measured processes: pages stay, which else are fetched anew at every step, and
+on a virtual machine take longer than what is measured."""
 
 
 @dataclass(frozen=True, slots=True)
