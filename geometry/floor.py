@@ -53,9 +53,23 @@ def difference_floor(
         if weight.ndim != 2:
             raise OptgeomError(f"pass shape=(m, n): the weight has shape {tuple(weight.shape)}")
         shape = (weight.shape[0], weight.shape[1])
-    ulp = float(units_in_last_place(weight).square().mean().sqrt())
+    ulps = float(units_in_last_place(weight).square().mean())
+    return floor_of_rounding(ulps, lr, shape, roundings)
+
+
+def floor_of_rounding(
+    mean_square: float, lr: float, shape: tuple[int, int], roundings: int = 1
+) -> float:
+    """The same from the mean square of the weights' `units_in_last_place`.
+
+    Args:
+        mean_square: Of all weights of the matrix.
+        lr: As of `difference_floor`, not 0.
+        shape: (m, n) of the matrix.
+        roundings: As of `difference_floor`.
+    """
     rows, cols = shape
-    noise = ulp * math.sqrt(roundings / 12.0) / abs(lr)
+    noise = math.sqrt(mean_square * roundings / 12.0) / abs(lr)
     return (math.sqrt(rows) + math.sqrt(cols)) * noise
 
 

@@ -21,7 +21,8 @@ from optgeom.traces.errors import OptgeomError
 LEADING = 3
 """How many numbers stand before the norms of the lines in `Partial.numbers`."""
 
-_GRADIENT_STAGES = frozenset(METRICS["cosine_gradient"].stages)
+GRADIENT_STAGES = frozenset(METRICS["cosine_gradient"].stages)
+"""The stages that are compared with the gradient."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,17 +82,26 @@ def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
     matrix = reachable(matrix.detach())
     is_update = context.stage == "update" and not context.rows_only
     norms = row_norms(matrix) if context.rows_only else line_norms(matrix)
+    numbers = _after(_leading(matrix, norms, context), norms)
+    shape = (matrix.shape[0], matrix.shape[1])
+    return partial_of(shape, context, numbers, sketch(matrix) if is_update else None)
+
+
+def partial_of(
+    shape: tuple[int, int], context: Context, numbers: Tensor, sketch: Tensor | None
+) -> Partial:
+    """Put what was read of a matrix beside what the context says."""
     return Partial(
-        shape=(matrix.shape[0], matrix.shape[1]),
+        shape=shape,
         stage=context.stage,
         status=context.status,
         lost=is_lost(context),
         facts=_facts(context),
         lr=context.lr,
         steps_since_previous=context.steps_since_previous,
-        numbers=_after(_leading(matrix, norms, context), norms),
-        sketch=sketch(matrix) if is_update else None,
-        previous_sketch=context.previous_sketch if is_update else None,
+        numbers=numbers,
+        sketch=sketch,
+        previous_sketch=None if sketch is None else context.previous_sketch,
     )
 
 
@@ -157,6 +167,6 @@ def _companions(reach: Reach, context: Context) -> tuple[float | Tensor, ...]:
         weight = reach.along(context.weight)
     elif context.stage == "update" and context.weight_after is not None and context.lr is not None:
         weight = reach.along_weight_before(context.weight_after, lr=context.lr, decay=context.decay)
-    if context.gradient is not None and context.stage in _GRADIENT_STAGES:
+    if context.gradient is not None and context.stage in GRADIENT_STAGES:
         gradient = reach.along(context.gradient)
     return weight.length, weight.norm, gradient.length

@@ -66,6 +66,28 @@ def blind_sketch(matrix: Tensor) -> Tensor:
     return found
 
 
+def sketch_of_rows(part: Tensor, *, row_start: int, rows: int) -> Tensor:
+    """What some rows of a matrix add to its sketch.
+
+    Args:
+        part: (r, n), any float dtype and device.
+        row_start: The place of the first one in the matrix.
+        rows: m, of the whole matrix.
+
+    Returns:
+        As `sketch`; over all rows they add up to the sketch of the matrix.
+    """
+    dtype = torch.float64 if part.dtype == torch.float64 else torch.float32
+    signs = _signs_on(part.device, dtype, (rows, part.shape[1]))
+    block = _BLOCK * signs.entries.shape[2]
+    before, offset = divmod(row_start * part.shape[1], block)
+    flat = torch.cat([part.new_zeros(offset, dtype=dtype), part.detach().to(dtype).reshape(-1)])
+    found = torch.zeros(SKETCH_SIZE, dtype=dtype, device=part.device)
+    own = _Signs(signs.entries[before:], signs.blocks[before:])
+    _fill(found, flat, own, lambda x, y: (x * y).sum(-2))
+    return found
+
+
 def _host_sketch(matrix: NDArray[Any]) -> NDArray[Any]:
     signs = _signs(matrix.dtype, matrix.shape)
     found = np.zeros(SKETCH_SIZE, dtype=matrix.dtype)
@@ -124,7 +146,8 @@ def _fill(found: Any, flat: Any, signs: _Signs, collected: Callable[[Any, Any], 
         signs: Of theirs.
         collected: Two of (..., i, j) to the sum over i of their product, (..., j).
     """
-    blocks, buckets = len(signs.blocks) - 1, signs.entries.shape[2]
+    buckets = signs.entries.shape[2]
+    blocks = len(flat) // (_BLOCK * buckets)
     whole = blocks * _BLOCK * buckets
     if blocks:
         body = flat[:whole].reshape(blocks, _BLOCK, buckets)

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optgeom.geometry.companions import Reach
 from optgeom.geometry.overlaps import length
+from optgeom.hooks.captured import Capture
 from optgeom.hooks.clock import Plan
 from optgeom.hooks.costs import Costs
+from optgeom.hooks.gathering import Gathering
 from optgeom.hooks.guard import Guard
-from optgeom.hooks.layers import Layer, as_float
+from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import (
     BEFORE,
     PARTS,
@@ -26,19 +28,16 @@ from optgeom.hooks.observe import (
     Entry,
     Facts,
     Observed,
-    expected_decay,
-    facts_of,
     held_bytes,
     local_parts,
     pieces,
     present,
 )
 from optgeom.hooks.reading import IN_FLIGHT, Reading
-from optgeom.hooks.records import Measured, Polynomial, Records, detached, polynomial_of
+from optgeom.hooks.records import Polynomial, Records, detached, polynomial_of
 from optgeom.hooks.scaler import loss_scale
-from optgeom.hooks.sharding import Ranks, is_sharded, local
+from optgeom.hooks.sharding import Ranks, is_sharded
 from optgeom.hooks.slot import Slot
-from optgeom.hooks.state import second_moment_of
 from optgeom.hooks.targets import Target, targets_of
 from optgeom.hooks.terms import precision
 from optgeom.hooks.verify import Outcome, Promise, outcomes
@@ -59,46 +58,6 @@ WAYS_OUT = {
 
 _HERE = tuple(name for name in PARTS if name != "after")
 """Parts that a rank may lack; its weights are always there."""
-
-
-@dataclass(slots=True, eq=False)
-class Capture:
-    """One optimizer's captured step; without a reading on a rank whose capture has failed.
-
-    Attributes:
-        optimizer: that makes the step.
-        step: the recorder's.
-        plan: of that step.
-        targets: the parameters that are read.
-        reading: told of the operations.
-        by_mode: whether the dispatch mode is worn for them.
-        by_calls: whether calls of the parameters' own methods are looked at.
-        entries: settings at step entry, by target.
-        weight_norms: before the step, of layers whose rows compare nothing else with them.
-        facts: of targets that were measured on this rank.
-        measured: what of them is to be written once the samples agree.
-        pending: matrices that wait for the background thread.
-        handed_over: whether any of them went there, or to the writer, before the step's end.
-    """
-
-    optimizer: Any
-    step: int
-    plan: Plan
-    targets: tuple[Target, ...]
-    reading: Reading | None = None
-    by_mode: bool = True
-    by_calls: bool = False
-    entries: dict[int, Entry] = field(default_factory=dict)
-    weight_norms: dict[int, float | Tensor] = field(default_factory=dict)
-    facts: dict[int, Facts] = field(default_factory=dict)
-    measured: list[Measured] = field(default_factory=list)
-    pending: list[Observed] = field(default_factory=list)
-    handed_over: bool = False
-
-    @property
-    def slots(self) -> list[Slot]:
-        """What was read of each target; empty on a rank whose capture has failed."""
-        return [] if self.reading is None else self.reading.slots
 
 
 class Capturing:
@@ -134,6 +93,7 @@ class Capturing:
         self._costs = costs
         self._stages = stages
         self._ways = Ways(layers)
+        self._gathering = Gathering(layers, records, ranks, guard, stages, self._measure_cut)
         self._asked: set[int] = set()
         self._rooms: dict[tuple[torch.device, torch.dtype, int], Tensor] = {}
 
@@ -191,12 +151,14 @@ class Capturing:
         )
 
     def _weigh(self, capture: Capture, target: Target, slot: Slot) -> None:
-        """Norms of weights that are not looked at again; of shards no rank knows them alone."""
-        if self._owns(target) and not is_sharded(target.parameter):
-            for place in target.layers:
-                if place in capture.plan.norms and place not in capture.plan.compared:
-                    matrix = self._layers[place].matrix(slot.weights)
-                    capture.weight_norms[place] = length(matrix)
+        """Norms of weights that are not looked at again: of shards, of the rows that are here."""
+        places = [place for place in target.layers if capture.rows_only(place)]
+        if is_sharded(target.parameter):
+            for place, rows in self._gathering.own_rows(target, slot.weights, places).items():
+                capture.weight_norms[place] = length(rows) if len(rows) else 0.0
+        elif self._owns(target):
+            for place in places:
+                capture.weight_norms[place] = length(self._layers[place].matrix(slot.weights))
 
     def _taps(self, target: Target, optimizer: Any) -> frozenset[str]:
         """The stages that are taken from an optimizer's hand: rows by every rank that has some."""
@@ -226,7 +188,7 @@ class Capturing:
         names = present(slot, capture.optimizer, self._stages)
         if "gradient" not in self._stages and capture.plan.compared.isdisjoint(target.layers):
             names = [name for name in names if name != "gradient"]  # nothing is compared with it
-        facts = self._facts(capture, target, slot)
+        facts = capture.state_facts(target, slot)
         out = self._room(capture, target, slot)
         parts = local_parts(slot, entry, capture.optimizer, names, out)
         counts = slot.held_back(parts["update"], entry.lr, facts.decay)
@@ -247,13 +209,6 @@ class Capturing:
             self._rooms[place] = known
         return known
 
-    def _facts(self, capture: Capture, target: Target, slot: Slot) -> Facts:
-        entry = capture.entries[target.index]
-        decay = expected_decay(slot, entry)
-        facts = facts_of(slot, entry, capture.optimizer, capture.step, decay)
-        capture.facts[target.index] = facts
-        return facts
-
     def _measure(
         self,
         capture: Capture,
@@ -264,7 +219,7 @@ class Capturing:
     ) -> None:
         """Norms of whole matrices at once; what is stored or decomposed waits."""
         if counts is not None:
-            _fill(facts, counts.tolist())
+            facts.count(counts.tolist())
         plan = capture.plan
         wanted = [(place, self._layers[place]) for place in target.layers if place in plan.layers]
         group = capture.optimizer.param_groups[target.group]
@@ -272,6 +227,24 @@ class Capturing:
             capture.measured += self._records.measure(seen, polynomial_of(group))
             if seen.index in plan.spectra or seen.index in plan.updates:
                 capture.pending.append(detached(seen))
+
+    def _measure_cut(
+        self,
+        capture: Capture,
+        target: Target,
+        wholes: Mapping[str, Tensor],
+        facts: Facts,
+        counts: Tensor,
+    ) -> None:
+        """Measure whole what was sent whole: its weights before the step are on no rank."""
+        for place in [place for place in target.layers if capture.rows_only(place)]:
+            matrix = self._layers[place].matrix
+            update, after = matrix(wholes["update"]), matrix(wholes["after"])
+            along = Reach.of(update, float(length(update)) ** 2).along_weight_before
+            weight = along(after, lr=facts.entry.lr, decay=facts.decay)
+            capture.weight_norms[place] = weight.norm
+        known = counts if bool(counts.any()) else None
+        self._measure(capture, target, wholes, facts, known)
 
     def flags(self, capture: Capture) -> list[float]:
         """What this rank lacks and has of every target, for the ranks to agree on by maximum."""
@@ -292,16 +265,16 @@ class Capturing:
             flags: `Capturing.flags`, agreed between the ranks.
         """
         counts = np.zeros((len(capture.targets), 4))
+        cut: list[tuple[Target, Slot | None, tuple[str, ...]]] = []
         for place, target in enumerate(capture.targets):
             slot = capture.slots[place] if capture.reading is not None else None
             if self._ranks.size > 1 and is_sharded(target.parameter):
-                mine = dict(
-                    zip(_HERE, flags[place * len(_HERE) : (place + 1) * len(_HERE)], strict=True)
-                )
-                self._gather(capture, target, slot, mine)
+                mine = flags[place * len(_HERE) : (place + 1) * len(_HERE)]
+                cut.append((target, slot, _some_have(mine)))
             elif slot is not None and not slot.finished and self._owns(target):
                 with self._guard.harmless():
                     self._finish(capture, target, slot)
+        self._gathering.run(capture, cut)
         found: list[Outcome | None] = [None] * len(capture.targets)
         with self._guard.harmless():
             found = self._outcomes(capture)
@@ -324,43 +297,6 @@ class Capturing:
 
     def _owns(self, target: Target) -> bool:
         return self._ranks.owner(target.index) == self._ranks.rank
-
-    def _gather(
-        self, capture: Capture, target: Target, slot: Slot | None, flags: Mapping[str, float]
-    ) -> None:
-        """Put a sharded target together; collective. A rank that fails takes part with zeros."""
-        after = local(target.parameter.detach())
-        parts: Mapping[str, Tensor] = {}
-        counts = torch.zeros(4, dtype=torch.float64, device=after.device)
-        if slot is not None:
-            with self._guard.harmless():
-                names = present(slot, capture.optimizer, self._stages)
-                facts = self._facts(capture, target, slot)
-                parts = local_parts(slot, capture.entries[target.index], capture.optimizer, names)
-                held = slot.held_back(parts["update"], facts.entry.lr, facts.decay)
-                counts = counts if held is None else held
-        counts = self._ranks.total(counts, target.parameter)
-        wholes: dict[str, Tensor] = {}
-        for name in PARTS:
-            if name == "second_moment" and not self._is_cut(capture, target):
-                if name in parts:
-                    wholes[name] = parts[name]
-            elif flags.get(name, 1.0) or name == "update":
-                part = parts[name] if name in parts else torch.zeros_like(as_float(after))
-                wholes[name] = self._ranks.gather(target.index, part, target.parameter)
-        if slot is None or not parts:
-            return
-        with self._guard.harmless():
-            if self._owns(target) and not flags["update"]:
-                known = counts if bool(counts.any()) else None
-                facts = capture.facts[target.index]
-                self._measure(capture, target, wholes, facts, known)
-            slot.finish(parts["update"])
-
-    def _is_cut(self, capture: Capture, target: Target) -> bool:
-        """Whether the second moment is sharded like the parameter, and not whole on each rank."""
-        second = second_moment_of(capture.optimizer, target.parameter)
-        return second is not None and is_sharded(second)
 
     def _outcomes(self, capture: Capture) -> list[Outcome | None]:
         """What the samples of every target say that this rank has finished."""
@@ -392,7 +328,7 @@ class Capturing:
                 facts.decay_form = "decoupled" if outcome.decay else "none"
             sharded = is_sharded(target.parameter)
             if facts.lost_update_fraction is None:
-                _fill(facts, list(totals[place] if sharded else counts[place]))
+                facts.count(list(totals[place] if sharded else counts[place]))
 
     def _learn(self, capture: Capture, wrong: Sequence[float]) -> None:
         if capture.reading is None:
@@ -431,7 +367,7 @@ class Capturing:
         started = time.perf_counter()
         with self._guard.harmless():
             for kept in capture.pending:
-                if kept.index in capture.plan.updates:
+                if kept.index in capture.plan.updates and not kept.stored:
                     self._records.updates(kept)
         self._costs.updates_seconds += time.perf_counter() - started
         for kept in capture.pending:
@@ -444,7 +380,7 @@ class Capturing:
         return partial(self._records.spectra, kept, polynomial)
 
 
-def _fill(facts: Facts, counts: Sequence[float]) -> None:
-    lost, asked, stayed, decaying = counts
-    facts.lost_update_fraction = float(lost / asked) if asked else None
-    facts.lost_decay_fraction = float(stayed / decaying) if decaying else None
+def _some_have(flags: Sequence[float]) -> tuple[str, ...]:
+    """What some rank has a part of, and every one of the update, which all have or none records."""
+    told = zip(_HERE, flags, strict=True)
+    return ("after", *(name for name, flag in told if bool(flag) != (name == "update")))

@@ -98,6 +98,12 @@ class Facts:
     lost_update_fraction: float | None = None
     lost_decay_fraction: float | None = None
 
+    def count(self, counts: Sequence[float]) -> None:
+        """Fill in what rounding held back: lost and all of the update, and of the decay."""
+        lost, asked, stayed, decaying = counts
+        self.lost_update_fraction = float(lost / asked) if asked else None
+        self.lost_decay_fraction = float(stayed / decaying) if decaying else None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
@@ -114,17 +120,19 @@ class Observed:
         noise_floor: of a difference, in units of the update.
         weight_norm: of the weights before the step, where the row compares the update with no
             other matrix; None where it does.
+        stored: its raw matrices are written elsewhere.
     """
 
     layer: Layer
     index: int
     facts: Facts
     stages: Mapping[str, Tensor]
-    after: Tensor | None
-    weight: Tensor | None
-    gradient: Tensor | None
-    noise_floor: float
+    after: Tensor | None = None
+    weight: Tensor | None = None
+    gradient: Tensor | None = None
+    noise_floor: float = 0.0
     weight_norm: float | Tensor | None = None
+    stored: bool = False
 
 
 def present(slot: Slot, optimizer: Any, stages: Sequence[str]) -> list[str]:
@@ -269,8 +277,9 @@ def _per_neuron(second: Tensor, layer: Layer) -> Tensor | None:
     """A second moment as a matrix of one row per neuron; None where it cannot be cut."""
     if second.shape == layer.parameter.shape:
         return layer.matrix(second)
-    whole = layer.split is None and second.numel() in layer.parameter.shape
-    return second.reshape(-1, 1) if whole else None
+    # of a turned matrix, or where the larger axis is the columns, it belongs to the inputs
+    is_its = layer.split is None and second.numel() == layer.shape[0]
+    return second.reshape(-1, 1) if is_its else None
 
 
 def held_bytes(observed: Observed) -> int:

@@ -19,7 +19,8 @@ import torch
 from optgeom.hooks.aside import Aside, aside, stand_aside
 from optgeom.hooks.budget import Budget, Spent
 from optgeom.hooks.calls import intercepted
-from optgeom.hooks.capture import Capture, Capturing
+from optgeom.hooks.capture import Capturing
+from optgeom.hooks.captured import Capture
 from optgeom.hooks.clock import Clocks, Plan, cadences, next_capture, plan
 from optgeom.hooks.costs import Costs, percent
 from optgeom.hooks.describe import Description, describe

@@ -131,6 +131,17 @@ class Records:
             cell = self.cell(seen.layer, seen.facts.step, stage)
             self.writer.update(cell, values, dtype="float32")
 
+    def block(
+        self, layer: Layer, known: Facts, stage: str, rows: Tensor, *, row_start: int
+    ) -> None:
+        """Hand some rows of a raw matrix over to be stored, (r, n); live ones are copied."""
+        values = rows.detach().to("cpu", torch.float32)
+        if stage in LIVE and values.data_ptr() == rows.data_ptr():
+            values = values.clone()
+        cell = self.cell(layer, known.step, stage)
+        stored = values.contiguous().numpy()
+        self.writer.update(cell, stored, dtype="float32", row_start=row_start)
+
 
 def context_of(
     seen: Observed, stage: str, polynomial: Polynomial, last: Previous | None = None

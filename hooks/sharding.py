@@ -1,8 +1,8 @@
 """Matrices that FSDP2 has cut into rows: which placements are understood, and the gathering.
 
-Only whole matrices have a spectrum, and a local shard never stands in for one: each captured
-matrix is gathered to every rank and measured by its owner. Collectives run in a process group of
-the capture's own, from the training thread, in the order of the layers on every rank.
+Only whole matrices have a spectrum, and a local shard never stands in for one: `gathering` brings
+it to its owner. Collectives run in a process group of the capture's own, from the training thread,
+in the same order on every rank.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from optgeom.hooks.errors import WatchError
+from optgeom.optim.dealing import deal, orthogonalization_cost
 
 TIMEOUT = timedelta(seconds=60)
 """How long a collective of the capture waits for a rank before capture stops."""
@@ -43,14 +44,26 @@ def placement_of(parameter: Tensor) -> Placement:
     if not isinstance(parameter, DTensor):
         return Placement("replicate")
     label = ", ".join(repr(placement) for placement in parameter.placements)
-    mesh = parameter.device_mesh
     if not is_sharded(parameter):
         return Placement(label)
-    if mesh.ndim == 1 and parameter.placements[0] == Shard(0):
+    mesh, placements = parameter.device_mesh, list(parameter.placements)
+    cut = [placement for placement in placements if not placement.is_replicate()]
+    # not ==: a strided shard is one, with its rows in another order
+    if len(placements) <= 2 and len(cut) == 1 and type(cut[0]) is Shard and cut[0].dim == 0:
         if mesh.size() == dist.get_world_size():
             return Placement(label)
         label = f"{label} over {mesh.size()} of {dist.get_world_size()} ranks"
     return Placement(label, f"placement ({label}) on a {mesh.ndim}-D mesh is not captured yet")
+
+
+def rows_here(parameter: Tensor) -> int:
+    """How many rows this rank answers for: of equal replicas the first one does."""
+    if isinstance(parameter, DTensor) and is_sharded(parameter):
+        place: Sequence[int] = parameter.device_mesh.get_coordinate() or ()
+        for coordinate, placement in zip(place, parameter.placements, strict=True):
+            if placement.is_replicate() and coordinate > 0:
+                return 0
+    return int(local(parameter).shape[0])
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -91,9 +104,10 @@ class Ranks:
         self.connected = True
         self._group: dist.ProcessGroup | None = None
         self._rows: list[list[int]] = [[int(p.shape[0])] for p in parameters]
+        self._owners: list[int] = []
         if self.size == 1:
             return
-        mine = [(n, local(p).shape[0]) for n, p in zip(names, parameters, strict=True)]
+        mine = [(n, rows_here(p)) for n, p in zip(names, parameters, strict=True)]
         everyone: list[list[tuple[str, int]]] = [[] for _ in range(self.size)]
         try:
             self._group = dist.new_group(backend=dist.get_backend(), timeout=TIMEOUT)
@@ -111,15 +125,27 @@ class Ranks:
                     f"{len(mine)}, rank {rank} {len(theirs)} of another list"
                 )
         self._rows = [[rows for _, rows in layer] for layer in zip(*everyone, strict=True)]
+        dealt = deal(
+            [
+                orthogonalization_cost((p.shape[0], p.numel() // max(1, p.shape[0])))
+                for p in parameters
+            ],
+            self.size,
+        )
+        for index, (rank, rows) in enumerate(zip(dealt, self._rows, strict=True)):
+            holders = [other for other, count in enumerate(rows) if count] or [0]
+            self._owners.append(rank if rank in holders else holders[index % len(holders)])
 
     def owner(self, index: int) -> int:
-        """The rank that measures and writes a layer, dealt among those that hold rows of it."""
-        holders = [rank for rank, rows in enumerate(self._rows[index]) if rows] or [0]
-        return holders[index % len(holders)] if self.size > 1 else 0
+        """The rank that measures and writes a parameter's layers: one that holds rows of it.
 
-    def holders(self, parameter: Tensor) -> int:
-        """How many ranks take part in gathering a parameter."""
-        return self.size if self._group is not None and is_sharded(parameter) else 1
+        They are dealt by what a spectrum costs, which goes with the sides as an orthogonalization.
+        """
+        return self._owners[index] if self.size > 1 else 0
+
+    def rows(self, index: int) -> list[int]:
+        """How many rows of a parameter every rank answers for."""
+        return self._rows[index]
 
     def share(self, value: Any) -> Any:
         """What rank 0 holds, on every rank."""
@@ -148,36 +174,22 @@ class Ranks:
         summed: NDArray[np.float64] = tensor.cpu().numpy()
         return summed
 
-    def total(self, counts: Tensor, parameter: Tensor) -> Tensor:
-        """The sum over the shards of a parameter; `counts` itself where nothing is sharded."""
-        if self._group is not None and is_sharded(parameter):
-            with self._talking():
-                dist.all_reduce(counts, op=dist.ReduceOp.SUM, group=self._group)
-        return counts
-
-    def gather(self, index: int, shard: Tensor, parameter: Tensor) -> Tensor:
-        """The whole tensor of which every rank holds rows.
+    def deliver(self, going: Sequence[Tensor], coming: Sequence[int]) -> list[Tensor]:
+        """Send something to every rank, and get something from each; collective.
 
         Args:
-            index: of the layer, in the order given at the start.
-            shard: this rank's rows, any float dtype; or all, as an optimizer may hand them over.
-            parameter: the parameter that the tensor has the shape of.
+            going: (k,) for each rank, this one included, all of one dtype.
+            coming: how much comes from each.
 
         Returns:
-            A tensor of the parameter's global shape; `shard` itself where nothing is sharded.
+            What came, by rank.
         """
-        if self._group is None or not is_sharded(parameter):
-            return shard
-        rows = self._rows[index]
-        if shard.shape == parameter.shape:
-            start = sum(rows[: self.rank])
-            shard = shard[start : start + rows[self.rank]]
-        padded = shard.new_zeros((max(rows), *shard.shape[1:]))
-        padded[: shard.shape[0]] = shard
-        parts = [torch.empty_like(padded) for _ in rows]
+        sent = torch.cat(list(going))
+        got = sent.new_empty(sum(coming))
+        sizes = [len(one) for one in going]
         with self._talking():
-            dist.all_gather(parts, padded, group=self._group)
-        return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
+            dist.all_to_all_single(got, sent, list(coming), sizes, group=self._group)
+        return list(torch.split(got, list(coming)))
 
     @contextmanager
     def _talking(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from datetime import timedelta
@@ -19,12 +20,28 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-import optgeom.hooks.records
-from optgeom.hooks import watch
+import optgeom.hooks.gathering
+from optgeom.hooks import View, watch
 from optgeom.optim import NorMuon
 
-# Over two ranks: 33 + 32 rows, 17 + 16, even, one row for two ranks (the second rank has none).
-SHAPES = {"uneven": (65, 20), "wide": (33, 48), "even": (16, 12), "one_row": (1, 16)}
+# Over two ranks: 33 + 32 rows, 17 + 16, even, one row for two ranks (the second rank has none);
+# pieces that begin and end within a shard, experts, and matrices whose rows lie apart.
+SHAPES = {
+    "uneven": (65, 20),
+    "wide": (33, 48),
+    "even": (16, 12),
+    "one_row": (1, 16),
+    "qkv": (30, 12),
+    "experts": (3, 10, 8),
+    "turned": (14, 22),
+    "by_head": (24, 10),
+}
+VIEWS = {
+    "qkv": View(split={"q": 14, "k": 8, "v": 8}),
+    "experts": View(experts=True, split={"gate": 6, "up": 4}),
+    "turned": View(transposed=True),
+    "by_head": View(split={"q": 2, "k": 1}, repeats=8),
+}
 STAGES = ("gradient", "momentum", "second_moment", "ns_input", "orthogonalized", "update")
 STEPS = 4
 
@@ -47,7 +64,21 @@ def gradients_at(step: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
 
 
+class Copying(torch.optim.Optimizer):
+    """Gradient descent in an operation that tells nothing: read by difference."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for p in self.param_groups[0]["params"]:
+            p.copy_(p - self.param_groups[0]["lr"] * p.grad)
+
+
 def build(model: nn.Module, name: str) -> Any:
+    if name == "copying":
+        return Copying(model.parameters(), lr=0.01)
     if name == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     return NorMuon(model.parameters(), lr=0.01, weight_decay=0.1)
@@ -76,9 +107,11 @@ def go(plan: dict[str, Any], folder: Path, rank: int, model: nn.Module) -> dict[
             optimizer,
             folder / "trace",
             every=1,
-            updates_every=1,
+            spectra_every=plan.get("spectra_every", 1),
+            updates_every=plan.get("spectra_every", 1),
             budget=None,
-            stages=STAGES,
+            stages=tuple(plan.get("stages", STAGES)),
+            views=VIEWS,
             layers=["uneven"] if plan.get("other_layers") == rank else None,
         )
     except Exception as error:  # noqa: BLE001 -- which error is what the test asks for
@@ -89,11 +122,13 @@ def go(plan: dict[str, Any], folder: Path, rank: int, model: nn.Module) -> dict[
 
         def fail(*args: Any, **kwargs: Any) -> Any:
             if next(calls) == 5:
+                if plan.get("killed"):
+                    os._exit(9)
                 raise RuntimeError("broken on purpose")
             return measured(*args, **kwargs)
 
-        measured = optgeom.hooks.records.norms_pass
-        optgeom.hooks.records.norms_pass = fail
+        measured = optgeom.hooks.gathering.read_shard
+        optgeom.hooks.gathering.read_shard = fail
     if plan.get("broken_reading") == rank:
 
         def raises(*args: Any, **kwargs: Any) -> Any:
@@ -113,7 +148,9 @@ def main(folder: Path, rank: int, world: int) -> None:
     store = dist.FileStore(str(folder / "store"), world)
     limit = timedelta(seconds=60)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
-    model = fully_shard(Bag(), mesh=init_device_mesh("cpu", (world,)))
+    shape = tuple(plan.get("mesh", [world]))
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
+    model = fully_shard(Bag(), mesh=mesh)
     seen = go(plan, folder, rank, model)
     (folder / f"rank{rank}.json").write_text(json.dumps(seen))
     dist.barrier()

@@ -1,4 +1,4 @@
-"""Two ranks under FSDP2 write one trace, and its numbers are those of one process."""
+"""Ranks under FSDP2 write one trace, and its numbers are those of one process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +32,30 @@ def worker_module() -> Any:
     return module
 
 
-def two_ranks(folder: Path, **plan: Any) -> list[dict[str, Any]]:
+def start(folder: Path, world: int, **plan: Any) -> list[subprocess.Popen[str]]:
     (folder / "plan.json").write_text(json.dumps(plan))
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
-    ranks = [
+    return [
         subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder), str(rank), str(WORLD)],
+            [sys.executable, str(WORKER), str(folder), str(rank), str(world)],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(WORLD)
+        for rank in range(world)
     ]
+
+
+def together(folder: Path, world: int = WORLD, **plan: Any) -> list[dict[str, Any]]:
+    ranks = start(folder, world, **plan)
     try:
         outputs = [rank.communicate(timeout=100)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    assert [rank.returncode for rank in ranks] == [0] * WORLD, "\n".join(outputs)
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(WORLD)]
+    assert [rank.returncode for rank in ranks] == [0] * world, "\n".join(outputs)
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world)]
 
 
 def close(first: Any, second: Any) -> bool:
@@ -59,44 +64,75 @@ def close(first: Any, second: Any) -> bool:
     return first == second
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "normuon"])
-def test_the_trace_of_two_ranks_is_that_of_one(optimizer: str, tmp_path: Path) -> None:
+KEPT = ["gradient", "weight", "applied", "update"]
+
+
+@pytest.mark.parametrize(
+    ("world", "plan"),
+    [
+        *((world, {"optimizer": name}) for name in ("adamw", "normuon") for world in (2, 3, 4)),
+        *((3, {"optimizer": name, "spectra_every": 3}) for name in ("adamw", "normuon")),
+        (4, {"optimizer": "normuon", "mesh": [2, 2]}),
+        (2, {"optimizer": "adamw", "stages": KEPT}),
+        (2, {"optimizer": "copying", "stages": ["gradient", "update"]}),
+    ],
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_the_trace_of_many_ranks_is_that_of_one(
+    world: int, plan: dict[str, Any], tmp_path: Path
+) -> None:
     worker = worker_module()
     alone = tmp_path / "alone"
     alone.mkdir()
-    model = worker.Bag()
-    single = worker.go({"optimizer": optimizer}, alone, 0, model)
-    ranks = two_ranks(tmp_path, optimizer=optimizer)
-    assert [rank["failure"] for rank in ranks] == [None, None]
+    spectra_every = plan.get("spectra_every", 1)
+    single = worker.go(plan, alone, 0, worker.Bag())
+    ranks = together(tmp_path, world, **plan)
+    assert [rank["failure"] for rank in ranks] == [None] * world
     for name, weights in single["weights"].items():
         assert np.allclose(ranks[0]["weights"][name], weights, rtol=1e-5, atol=1e-7)
 
-    one, two = optgeom.open_trace(alone / "trace"), optgeom.open_trace(tmp_path / "trace")
-    assert two.info.world_size == WORLD
-    assert {layer.placement for layer in two.layers} == {"Shard(dim=0)"}
-    rows, expected = two.metrics().to_pylist(), one.metrics().to_pylist()
-    not_its = {"ns_input", "orthogonalized"} if optimizer == "adamw" else set()
-    stages = set(worker.STAGES) - not_its
-    cells = {(layer, stage) for layer in worker.SHAPES for stage in stages}
-    if optimizer == "normuon":
-        cells.remove(("one_row", "second_moment"))  # a single number
-    assert {(row["layer"], row["stage"]) for row in rows} == cells
-    assert len(rows) == len(expected) == worker.STEPS * len(cells)
-    for row, truth in zip(rows, expected, strict=True):
+    one, many = optgeom.open_trace(alone / "trace"), optgeom.open_trace(tmp_path / "trace")
+    assert many.info.world_size == world
+    assert all("Shard(dim=0)" in layer.placement for layer in many.layers)
+    found = {(r["step"], r["layer"], r["stage"]): r for r in many.metrics().to_pylist()}
+    expected = {(r["step"], r["layer"], r["stage"]): r for r in one.metrics().to_pylist()}
+    assert found.keys() == expected.keys()
+    missing = {"ns_input", "orthogonalized"} if plan["optimizer"] == "adamw" else set()
+    stages = set(plan.get("stages", worker.STAGES)) - missing
+    assert {stage for _, _, stage in expected} == stages
+    for cell, truth in expected.items():
         # one process takes our optimizers' updates from their hands
         differs = {"run", "source"}
         wrong = {
-            k: (row[k], v) for k, v in truth.items() if k not in differs and not close(row[k], v)
+            name: (found[cell][name], value)
+            for name, value in truth.items()
+            if name not in differs and not close(found[cell][name], value)
         }
-        assert not wrong, (row["step"], row["layer"], row["stage"])
-        assert row["source"] != "difference"
-        assert truth["source"] != "difference"
-    for layer, stage in cells:
-        found, truth = two.matrix(3, layer, stage), one.matrix(3, layer, stage)
-        per_neuron = (optimizer, stage) == ("normuon", "second_moment")
-        rows_of, cols = worker.SHAPES[layer]
-        assert found.shape == (rows_of, 1 if per_neuron else cols)
-        assert np.allclose(found, truth, rtol=1e-4, atol=1e-6)
+        assert not wrong, cell
+        for source in (found[cell]["source"], truth["source"]) if cell[2] == "update" else ():
+            assert (source == "difference") == (plan["optimizer"] == "copying")
+    for step, layer, stage in expected:
+        if step % spectra_every == 0:
+            matrix, truth = many.matrix(step, layer, stage), one.matrix(step, layer, stage)
+            assert matrix.shape == truth.shape
+            assert np.allclose(matrix, truth, rtol=1e-4, atol=1e-6)
+        norms = many.neuron_norms(step, layer, stage), one.neuron_norms(step, layer, stage)
+        assert np.allclose(*norms, rtol=1e-5, atol=1e-8)
+
+
+def test_a_rank_that_is_killed_inside_the_capture_leaves_nobody_waiting(tmp_path: Path) -> None:
+    ranks = start(tmp_path, 2, optimizer="normuon", broken=1, killed=True)
+    began = time.monotonic()
+    try:
+        outputs = [rank.communicate(timeout=60)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert ranks[1].returncode == 9
+    # its capture stops, and then training finds out by itself that a rank has gone
+    assert ranks[0].returncode not in (0, -9), outputs[0]
+    assert time.monotonic() - began < 60
+    assert optgeom.open_trace(tmp_path / "trace").info.world_size == 2
 
 
 @pytest.mark.parametrize("how", ["broken", "broken_reading"])
@@ -106,7 +142,7 @@ def test_a_rank_whose_capture_fails_holds_nobody_up(how: str, which: int, tmp_pa
     alone = tmp_path / "alone"
     alone.mkdir()
     single = worker.go({"optimizer": "normuon"}, alone, 0, worker.Bag())
-    ranks = two_ranks(tmp_path, optimizer="normuon", **{how: which})
+    ranks = together(tmp_path, optimizer="normuon", **{how: which})
     assert ranks[which]["failure"] == "broken on purpose"
     assert ranks[1 - which]["failure"] == "capture failed on another rank, see its log"
     assert all(rank["seconds"] < 30 for rank in ranks)
@@ -117,13 +153,13 @@ def test_a_rank_whose_capture_fails_holds_nobody_up(how: str, which: int, tmp_pa
 def test_an_existing_trace_raises_on_every_rank(tmp_path: Path) -> None:
     worker = worker_module()
     worker.go({"optimizer": "adamw"}, tmp_path, 0, worker.Bag())
-    ranks = two_ranks(tmp_path, optimizer="adamw")
+    ranks = together(tmp_path, optimizer="adamw")
     assert [rank["error"] for rank in ranks] == ["TraceExists"] * WORLD
     assert all("start_step" in rank["message"] for rank in ranks)
 
 
 def test_ranks_that_watch_different_layers_are_refused(tmp_path: Path) -> None:
-    ranks = two_ranks(tmp_path, optimizer="adamw", other_layers=1)
+    ranks = together(tmp_path, optimizer="adamw", other_layers=1)
     assert [rank["error"] for rank in ranks] == ["WatchError"] * WORLD
     assert "every rank must watch the same layers" in ranks[0]["message"]
     assert not (tmp_path / "trace").exists()
