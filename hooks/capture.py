@@ -142,12 +142,11 @@ class Capturing:
             self._weigh(capture, target, slot)
         capture.by_mode = self._ways.by_mode(optimizer, slots, scaled=scale != 1.0)
         capture.by_calls = bool(expected)
-        finish = partial(self._finish_early, capture) if alone else None
         capture.reading = Reading(
             slots,
             watches=capture.by_mode,
             taps=[self._taps(t, optimizer) for t in capture.targets],
-            finish=finish,
+            finish=partial(self._finish_early, capture),
         )
 
     def _weigh(self, capture: Capture, target: Target, slot: Slot) -> None:
@@ -177,7 +176,13 @@ class Capturing:
         """Measure a slot that the optimizer is done with, so that what it holds can go."""
         started = time.perf_counter()
         target = self._targets[slot.index]
-        self._finish(capture, target, slot)
+        if self._ranks.size > 1 and is_sharded(target.parameter):
+            names = present(slot, capture.optimizer, self._stages)
+            self._gathering.read(capture, target, slot, tuple(names))
+        elif self._owns(target):
+            self._finish(capture, target, slot)
+        else:
+            slot.drop()
         if sum(map(held_bytes, capture.pending)) > IN_FLIGHT:
             capture.handed_over = True
             self._submit(capture)
@@ -252,7 +257,8 @@ class Capturing:
             return [float(name == "update") for _ in capture.targets for name in _HERE]
         found: list[float] = []
         for slot in capture.slots:
-            names = present(slot, capture.optimizer, self._stages)
+            read = capture.read.get(slot.index)
+            names = present(slot, capture.optimizer, self._stages) if read is None else read.names
             found += [float((name in names) != (name == "update")) for name in _HERE]
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,23 @@ from optgeom.hooks.reading import Reading
 from optgeom.hooks.records import Measured
 from optgeom.hooks.slot import Slot
 from optgeom.hooks.targets import Target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadRows:
+    """What a rank has read of its rows of a sharded target; keys are of `parts.Part`.
+
+    Attributes:
+        names: what there is of it on this rank, as of `observe.PARTS`.
+        counts: (4,) what rounding held back, as of `Slot.held_back`.
+        numbers: of stages, as `geometry.shards.read_shard` gives them.
+        rows: of what goes whole to its owner.
+    """
+
+    names: Sequence[str] = ()
+    counts: Tensor | None = None
+    numbers: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
+    rows: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +50,7 @@ class Capture:
             rows that this rank has.
         facts: of targets that were measured on this rank.
         measured: what of them is to be written once the samples agree.
+        read: rows of sharded targets that wait to be sent, by target.
         pending: matrices that wait for the background thread.
         handed_over: whether any of them went there, or to the writer, before the step's end.
     """
@@ -47,6 +66,7 @@ class Capture:
     weight_norms: dict[int, float | Tensor] = field(default_factory=dict)
     facts: dict[int, Facts] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
+    read: dict[int, ReadRows] = field(default_factory=dict)
     pending: list[Observed] = field(default_factory=list)
     handed_over: bool = False
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from optgeom.geometry.context import Context
 from optgeom.geometry.floor import floor_of_rounding
 from optgeom.geometry.shards import joined, read_shard, shard_size
-from optgeom.hooks.captured import Capture
+from optgeom.hooks.captured import Capture, ReadRows
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import Facts, Observed, local_parts
@@ -181,19 +181,20 @@ class Gathering:
         numbers = [[empty.double()] for _ in range(self._ranks.size)]
         wholes = [[empty.to(dtype)] for _ in range(self._ranks.size)]
         for task in tasks:
-            told, rows = self._read(capture, task, device)
+            told, rows = self._found(capture, task, device)
             numbers[task.owner].append(told)
             wholes[task.owner] += [one.to(dtype).reshape(-1) for one in rows]
         mine = [task for task in tasks if task.owner == self._ranks.rank]
         sizes = [sum(self._size(capture, t, r) for t in mine) for r in range(self._ranks.size)]
-        told_by = self._ranks.deliver([torch.cat(each) for each in numbers], sizes)
+        told_by = self._ranks.deliver(numbers, sizes)
         sizes = [
             sum(len(task.on(part, r)) * part.cols for task in mine for part in task.sent)
             for r in range(self._ranks.size)
         ]
         rows_by = [empty] * self._ranks.size
         if any(task.sent for task in tasks):
-            rows_by = self._ranks.deliver([torch.cat(each) for each in wholes], sizes)
+            rows_by = self._ranks.deliver(wholes, sizes)
+        del wholes
         told_left = [_Stream(one) for one in told_by]
         rows_left = [_Stream(one) for one in rows_by]
         for task in mine:
@@ -215,31 +216,48 @@ class Gathering:
     def _blank(self, capture: Capture, part: Part) -> Context:
         return Context(stage=part.name, rows_only=capture.rows_only(part.index))
 
-    def _read(
+    def read(self, capture: Capture, target: Target, slot: Slot, names: tuple[str, ...]) -> None:
+        """Read this rank's rows of a target, so that what the step holds for it can go.
+
+        Args:
+            capture: of the step.
+            target: sharded.
+            slot: of this rank, not finished.
+            names: what there is of it, as far as this rank knows.
+        """
+        task, here = self._task(capture, target, slot, names), self._ranks.rank
+        facts, entry = capture.state_facts(target, slot), capture.entries[target.index]
+        parts = local_parts(slot, entry, capture.optimizer, names)
+        held_back = slot.held_back(parts["update"], entry.lr, facts.decay)
+        numbers = {one.key: self._told(capture, task, one, parts, facts) for one in task.norms}
+        rows = {one.key: task.rows(one, here, parts) for one in task.sent}
+        for key in [key for key in rows if key[0] == "gradient"]:
+            rows[key] = rows[key].clone()  # the optimizer may overwrite it while others are read
+        for part in task.raw:
+            self._write(task, part, parts, facts)
+            capture.handed_over = True
+        slot.finish(parts["update"])
+        capture.read[target.index] = ReadRows(names, held_back, numbers, rows)
+
+    def _found(
         self, capture: Capture, task: Task, device: torch.device
     ) -> tuple[Tensor, list[Tensor]]:
-        """This rank's numbers and rows of a task; zeros of the same sizes where that fails."""
+        """This rank's numbers and rows of a task; zeros of the same sizes where it has none."""
         here, slot = self._ranks.rank, task.slot
-        size = self._size(capture, task, here)
-        numbers = torch.zeros(size, dtype=torch.float64, device=device)
-        rows = [
-            torch.zeros(len(task.on(part, here)), part.cols, device=device) for part in task.sent
+        if slot is not None and not slot.finished:
+            with self._guard.harmless():
+                self.read(capture, task.target, slot, task.names)
+        read = capture.read.pop(task.target.index, ReadRows())
+        told = [torch.zeros(COUNTS, device=device) if read.counts is None else read.counts]
+        for part in task.norms:
+            blank, rows = self._blank(capture, part), len(task.on(part, here))
+            size = shard_size(rows, part.cols, blank)
+            told.append(read.numbers.get(part.key, torch.zeros(size, device=device)))
+        found = [
+            read.rows.get(part.key, torch.zeros(len(task.on(part, here)), part.cols, device=device))
+            for part in task.sent
         ]
-        if slot is None:
-            return numbers, rows
-        with self._guard.harmless():
-            facts = capture.state_facts(task.target, slot)
-            entry = capture.entries[task.target.index]
-            parts = local_parts(slot, entry, capture.optimizer, task.names)
-            held_back = slot.held_back(parts["update"], entry.lr, facts.decay)
-            told = [torch.zeros(COUNTS, device=device) if held_back is None else held_back]
-            told += [self._told(capture, task, part, parts, facts) for part in task.norms]
-            found = [task.rows(part, here, parts) for part in task.sent]
-            for part in task.raw:
-                self._write(task, part, parts, facts)
-            slot.finish(parts["update"])
-            numbers, rows = torch.cat([one.to(numbers) for one in told]), found
-        return numbers, rows
+        return torch.cat([one.to(torch.float64) for one in told]), found
 
     def _told(
         self, capture: Capture, task: Task, part: Part, parts: Mapping[str, Tensor], facts: Facts

@@ -33,6 +33,11 @@ class Part:
     index: int = WHOLE
 
     @property
+    def key(self) -> tuple[str, int]:
+        """What it is called among a target's."""
+        return self.name, self.index
+
+    @property
     def cols(self) -> int:
         """Numbers of a row."""
         return math.prod(self.shape[1:])

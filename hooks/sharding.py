@@ -174,19 +174,19 @@ class Ranks:
         summed: NDArray[np.float64] = tensor.cpu().numpy()
         return summed
 
-    def deliver(self, going: Sequence[Tensor], coming: Sequence[int]) -> list[Tensor]:
+    def deliver(self, going: Sequence[Sequence[Tensor]], coming: Sequence[int]) -> list[Tensor]:
         """Send something to every rank, and get something from each; collective.
 
         Args:
-            going: (k,) for each rank, this one included, all of one dtype.
+            going: for each rank, this one included, flat tensors, all of one dtype; at least one.
             coming: how much comes from each.
 
         Returns:
             What came, by rank.
         """
-        sent = torch.cat(list(going))
+        sent = torch.cat([one for each in going for one in each])
         got = sent.new_empty(sum(coming))
-        sizes = [len(one) for one in going]
+        sizes = [sum(map(len, each)) for each in going]
         with self._talking():
             dist.all_to_all_single(got, sent, list(coming), sizes, group=self._group)
         return list(torch.split(got, list(coming)))

@@ -155,6 +155,10 @@ class Slot:
     def finish(self, update: Tensor) -> None:
         """Keep the update's sampled entries and let go of all that was held for it."""
         self.moved = pick(update).clone()
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go of all that was held; another rank records this step."""
         self.finished = True
         self.handed = self.kept = None
         self.fold.terms, self.fold.base = [], None

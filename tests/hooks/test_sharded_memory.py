@@ -1,0 +1,59 @@
+"""However many ranks there are, capture takes none of them more memory than one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).with_name("memory_worker.py")
+MODEL = 16 * 1024 * 1024 * 4
+"""Bytes of the worker's model."""
+
+# glibc maps every block by itself, so that what is resident is what is alive
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc"),
+]
+
+
+def extra_bytes(folder: Path, world: int, *, spectra: bool) -> int:
+    """The most that a captured step takes any rank beyond an uncaptured one."""
+    folder.mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(folder), str(rank), str(world), str(spectra)],
+            env={**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    try:
+        outputs = [process.communicate(timeout=180)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
+    return max(json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world))
+
+
+NOISE = 16 << 20
+"""Bytes: buffers of the collectives, pages of the interpreter."""
+
+
+def test_no_rank_holds_more_than_one_process_would(tmp_path: Path) -> None:
+    norms = {w: extra_bytes(tmp_path / f"norms{w}", w, spectra=False) for w in (1, 2, 4)}
+    assert all(extra < norms[1] + NOISE for extra in norms.values()), norms
+    assert all(extra < MODEL - NOISE for extra in norms.values()), norms
+    spectra = {w: extra_bytes(tmp_path / f"spectra{w}", w, spectra=True) for w in (1, 2, 4)}
+    assert all(extra < spectra[1] + NOISE for extra in spectra.values()), spectra
+    assert spectra[4] < spectra[1], spectra
