@@ -123,6 +123,18 @@ def test_memory_of_a_snapshot_grows_with_the_model() -> None:
     assert math.isfinite(float(ours["1 M"]))
 
 
+def test_dealt_matrices_travel_once_and_the_naive_form_gathers_them_everywhere() -> None:
+    done = run("distributed.py", "--ranks", "2", "--shapes", "demo", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    (rows,) = tables(done.stdout)
+    found = {row["optimizer"]: row for row in rows}
+    assert found.keys() == {"muon", "normuon", "normuon, naive", "adamw"}
+    assert float(found["normuon"]["bytes sent per weight"]) == pytest.approx(2.0, abs=0.01)
+    assert float(found["adamw"]["bytes sent per weight"]) == 0.0
+    state = float(found["normuon"]["state, numbers per weight"])
+    assert state <= 0.51 * float(found["adamw"]["state, numbers per weight"])
+
+
 def test_a_captured_step_is_compared_with_both_neighbours(module: ModuleType) -> None:
     seconds = [9.0, 1.0, 5.0, 3.0, 7.0, 1.0, 9.0]
     captured = [True, False, True, False, True, False, True]

@@ -127,3 +127,13 @@ def test_wrong_settings_raise(arguments: dict, message: str) -> None:
 def test_a_vector_raises() -> None:
     with pytest.raises(ValueError, match=r"got \(3,\)"):
         orthogonalize(torch.ones(3))
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (520, 530)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_matrix_comes_out_the_same_in_any_company(shape: tuple[int, int], dtype: str) -> None:
+    stack = torch.randn(3, *shape, generator=torch.Generator().manual_seed(5))
+    together = orthogonalize(stack, dtype=dtype, steps=2)
+    for i in range(3):
+        assert torch.equal(orthogonalize(stack[i : i + 1], dtype=dtype, steps=2)[0], together[i])
+    assert orthogonalize(stack[:0], dtype=dtype).shape == (0, *shape)
