@@ -16,7 +16,8 @@ from optgeom.trainer.errors import ConfigError
 
 MLPForm = Literal["relu2", "gated"]
 OptimizerName = Literal["adamw", "muon", "normuon"]
-Decay = Literal["linear", "cosine", "constant"]
+Decay = Literal["linear", "cosine", "wsd", "constant"]
+Precision = Literal["float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -191,13 +192,16 @@ class ScheduleConfig:
     Attributes:
         steps: Optimizer steps.
         warmup: Steps of linear warm-up; the first step already moves.
-        decay: ``linear``, ``cosine`` or ``constant`` after the warm-up.
+        decay: ``linear``, ``cosine`` or ``constant`` after the warm-up; ``wsd`` (warm-up, stable,
+            decay) stays at the peak and falls linearly at the end.
+        cooldown: Share of the steps that ``wsd`` falls in.
         final: Fraction of the peak that the last step has.
     """
 
     steps: int = 400
     warmup: int = 20
     decay: Decay = "linear"
+    cooldown: float = 0.2
     final: float = 0.1
 
     def __post_init__(self) -> None:
@@ -209,6 +213,13 @@ class ScheduleConfig:
             "schedule.warmup",
             self.warmup,
             "shorten the warm-up or lengthen the run",
+        )
+        _require(
+            0 < self.cooldown <= 1,
+            "must lie above 0 and at most at 1",
+            "schedule.cooldown",
+            self.cooldown,
+            "0.2 falls in the last fifth",
         )
         _require(
             0 <= self.final <= 1,
@@ -265,6 +276,11 @@ class TrainConfig:
         schedule: How long, and the learning rate's way.
         capture: What goes into the trace.
         seed: Decides the initial weights and the data order.
+        accumulate: Portions that each rank's part of a batch is computed in, one after another.
+        precision: Of the forward and backward pass; weights, gradients and moments are float32.
+        recompute: Keep no activations inside blocks, and compute them again in the backward pass.
+        checkpoint_every: Steps between checkpoints, where a folder is given for them; 0: at the
+            end, or when the run is stopped.
         clip: Largest global gradient norm; left out: none is clipped.
         eval_every: Steps between evaluations on held-out text; 0: at the end only.
         eval_batches: Batches of one evaluation.
@@ -277,6 +293,10 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     seed: int = 0
+    accumulate: int = 1
+    precision: Precision = "float32"
+    recompute: bool = False
+    checkpoint_every: int = 0
     clip: float | None = None
     eval_every: int = 0
     eval_batches: int = 8
@@ -288,6 +308,8 @@ class TrainConfig:
             self.seed < 2**63, "must be below 2**63", "seed", self.seed, "take a smaller number"
         )
         _not_negative("eval_every", self.eval_every)
+        _not_negative("checkpoint_every", self.checkpoint_every)
+        _positive("accumulate", self.accumulate)
         _positive("eval_batches", self.eval_batches)
         if self.clip is not None:
             _positive("clip", self.clip)

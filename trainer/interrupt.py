@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps instead of in the middle of one.
+"""Ctrl-C, or a scheduler's SIGTERM, between two steps instead of in the middle of one.
 
 A run that is stopped while a rank waits in a collective hangs the others. So the first signal is
 only noted; the ranks agree at the end of a step and all leave together, closing what they opened.
@@ -45,7 +45,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note SIGINT while the block runs, then put the former handler back.
+    """Note SIGINT and SIGTERM while the block runs, then put the former handlers back.
 
     Outside the main thread, where Python allows no handlers, nothing is noted.
     """
@@ -53,8 +53,10 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    former = signal.signal(signal.SIGINT, request.note)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    former = [signal.signal(number, request.note) for number in numbers]
     try:
         yield request
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in zip(numbers, former, strict=True):
+            signal.signal(number, handler)

@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from optgeom.trainer.config import ModelConfig
 
@@ -73,6 +74,7 @@ class Attention(nn.Module):
         q = rotate(self.q_norm(self._heads(self.q(x_BTD), self.heads)), cos, sin)
         k = rotate(self.k_norm(self._heads(self.k(x_BTD), self.kv_heads)), cos, sin)
         v = self._heads(self.v(x_BTD), self.kv_heads)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # the rotation is made in float32
         mixed = F.scaled_dot_product_attention(
             q, k, v, is_causal=True, enable_gqa=self.kv_heads != self.heads
         )
@@ -104,7 +106,13 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One residual block: attention, then MLP, each on a normalized input."""
+    """One residual block: attention, then MLP, each on a normalized input.
+
+    Attributes:
+        recompute: Keep the input alone, and compute the rest again in the backward pass.
+    """
+
+    recompute = False
 
     def __init__(self, config: ModelConfig, *, length: int) -> None:
         super().__init__()
@@ -115,6 +123,12 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Add both branches to the residual stream; (B, T, D) to (B, T, D)."""
+        if self.recompute and torch.is_grad_enabled():
+            recomputed: Tensor = checkpoint(self._forward, x_BTD, use_reentrant=False)
+            return recomputed
+        return self._forward(x_BTD)
+
+    def _forward(self, x_BTD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD))
         out_BTD: Tensor = x_BTD + self.mlp(self.mlp_norm(x_BTD))
         return out_BTD
@@ -166,4 +180,4 @@ def build_model(config: ModelConfig, *, length: int, seed: int) -> GPT:
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """Mean next-token loss in nats, a scalar."""
-    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+    return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())

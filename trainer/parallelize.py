@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore  # public by its documentation, not by its name
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from optgeom.trainer.config import Device
+from optgeom.trainer.config import Device, TrainConfig
 from optgeom.trainer.errors import ConfigError
-from optgeom.trainer.model import GPT
+from optgeom.trainer.model import GPT, Block
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,12 +36,14 @@ class Ranks:
     world: int
     device: torch.device
 
-    def slice(self, batch: int) -> slice:
-        """This rank's part of a global batch; raises where it does not divide."""
-        if batch % self.world:
+    def slice(self, batch: int, portions: int = 1) -> slice:
+        """This rank's part of a global batch; raises where it does not divide into portions."""
+        if batch % (self.world * portions):
+            times = f" times accumulate ({portions})" if portions > 1 else ""
+            least = self.world * portions
             raise ConfigError(
-                f"data.batch must be a multiple of the number of ranks ({self.world}), "
-                f"got {batch}: use {-(-batch // self.world) * self.world}, for example"
+                f"data.batch must be a multiple of the number of ranks ({self.world}){times}, "
+                f"got {batch}: use {-(-batch // least) * least}, for example"
             )
         share = batch // self.world
         return slice(self.rank * share, (self.rank + 1) * share)
@@ -54,13 +57,14 @@ class Ranks:
 
 
 @contextmanager
-def join_ranks(device: Device) -> Iterator[Ranks]:
+def join_ranks(device: Device, *, grouped: bool = False) -> Iterator[Ranks]:
     """Join the process group that torchrun announces, and leave it whatever happens.
 
-    gloo on CPUs, NCCL on GPUs. Without torchrun, or for one rank, there is no process group.
+    gloo on CPUs, NCCL on GPUs.
 
     Args:
         device: As in ``TrainConfig``.
+        grouped: Whether one rank alone makes a process group too, for what is done through it.
 
     Yields:
         This process's place.
@@ -77,29 +81,39 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
     place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(place)
-    if world == 1:
+    if world == 1 and not grouped:
         yield Ranks(rank=0, world=1, device=place)
         return
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    backend = "nccl" if on_gpu else "gloo"
+    if world == 1:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend)
     try:
         yield Ranks(rank=dist.get_rank(), world=dist.get_world_size(), device=place)
     finally:
         dist.destroy_process_group()
 
 
-def parallelize(model: GPT, ranks: Ranks) -> None:
+def parallelize(model: GPT, ranks: Ranks, config: TrainConfig) -> None:
     """Spread a model over the ranks, in place: each block a unit of its own, then the rest.
 
-    Rows of every parameter are sharded (FSDP2, DTensor Shard(0)); gradients come out averaged.
-    One rank: the model stays as it is.
+    Rows of every parameter are sharded (FSDP2, DTensor Shard(0)); gradients come out averaged, in
+    float32. One rank that computes in float32: the model stays as it is.
 
     Args:
         model: The whole model with equal weights on every rank, on its device.
         ranks: Who takes part.
+        config: ``recompute`` and ``precision`` are read.
     """
-    if ranks.world == 1:
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        block.recompute = config.recompute
+    if ranks.world == 1 and config.precision == "float32":
         return
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
+    low = torch.bfloat16 if config.precision == "bfloat16" else None
+    policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
     for block in model.blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)

@@ -33,13 +33,14 @@ class Listener(Protocol):
             parameters: Weights of the model.
         """
 
-    def stepped(self, step: int, *, loss: float, seconds: float) -> None:
+    def stepped(self, step: int, *, loss: float, seconds: float, tokens: int) -> None:
         """A step is done.
 
         Args:
             step: From 0.
             loss: Of the step's batch, in nats per token.
             seconds: What the step took, capture included.
+            tokens: Of the step, over all ranks.
         """
 
     def ended(self, run: str, *, eval_loss: float, seconds: float) -> None:
@@ -58,7 +59,7 @@ class Silent:
     def began(self, run: str, *, steps: int, parameters: int) -> None:
         """Nothing."""
 
-    def stepped(self, step: int, *, loss: float, seconds: float) -> None:
+    def stepped(self, step: int, *, loss: float, seconds: float, tokens: int) -> None:
         """Nothing."""
 
     def ended(self, run: str, *, eval_loss: float, seconds: float) -> None:
@@ -101,10 +102,10 @@ class ProgressBar:
         note = f"{parameters / 1e6:.2f} M weights"
         self._task = self._progress.add_task(run, total=steps, note=note)
 
-    def stepped(self, step: int, *, loss: float, seconds: float) -> None:
+    def stepped(self, step: int, *, loss: float, seconds: float, tokens: int) -> None:
         """Move the bar."""
         if self._task is not None:
-            note = f"loss {loss:.3f}  {seconds * 1e3:.0f} ms"
+            note = f"loss {loss:.3f}  {seconds * 1e3:.0f} ms  {tokens / seconds / 1e3:.1f} k tok/s"
             self._progress.update(self._task, completed=step + 1, note=note)
 
     def ended(self, run: str, *, eval_loss: float, seconds: float) -> None:

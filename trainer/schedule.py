@@ -11,7 +11,7 @@ def lr_factor(step: int, schedule: ScheduleConfig) -> float:
     """Fraction of the peak learning rate at a step.
 
     Rises as 1/warmup, 2/warmup, ..., 1, so that the first step already moves; then falls to
-    ``final`` at the last step.
+    ``final`` at the last step, at once or, with ``wsd``, in the last ``cooldown`` of the steps.
 
     Args:
         step: From 0 to ``schedule.steps - 1``; beyond, the last value holds.
@@ -29,6 +29,9 @@ def lr_factor(step: int, schedule: ScheduleConfig) -> float:
     if schedule.decay == "constant":
         return 1.0
     peak = max(schedule.warmup - 1, 0)
-    way = min(1.0, (step - peak) / max(1, schedule.steps - 1 - peak))
-    remaining = 1 - way if schedule.decay == "linear" else (1 + math.cos(math.pi * way)) / 2
+    last = schedule.steps - 1
+    if schedule.decay == "wsd":
+        peak = max(peak, last - round(schedule.cooldown * schedule.steps))
+    way = min(1.0, max(0.0, (step - peak) / max(1, last - peak)))
+    remaining = (1 + math.cos(math.pi * way)) / 2 if schedule.decay == "cosine" else 1 - way
     return schedule.final + (1 - schedule.final) * remaining

@@ -34,7 +34,7 @@ class Told(Silent):
     def began(self, run: str, *, steps: int, parameters: int) -> None:
         self.names.append(f"{run} {steps} {parameters}")
 
-    def stepped(self, step: int, *, loss: float, seconds: float) -> None:
+    def stepped(self, step: int, *, loss: float, seconds: float, tokens: int) -> None:
         self.steps.append((step, loss))
         if step == self._at:
             self._act()

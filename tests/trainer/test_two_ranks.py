@@ -28,10 +28,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def torchrun(folder: Path, case: str) -> list[dict[str, Any]]:
+def torchrun(folder: Path, *case: str, ranks: int = 2) -> list[dict[str, Any]]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", str(WORKER), str(folder), case],
+        [*launcher, "--nproc-per-node", str(ranks), str(WORKER), str(folder), *case],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -39,7 +39,7 @@ def torchrun(folder: Path, case: str) -> list[dict[str, Any]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
 @pytest.mark.parametrize("case", ["normuon", "muon", "adamw"])
@@ -83,3 +83,17 @@ def test_a_batch_that_two_ranks_cannot_share_is_refused_by_both(folder: Path) ->
     assert all("multiple of the number of ranks (2), got 7" in one["refused"] for one in found)
     assert all(one["left"] for one in found)
     assert not (folder / "trace").exists()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_run_saved_on_two_ranks_is_resumed_on(ranks: int, folder: Path) -> None:
+    (straight, _) = torchrun(folder, "kept", "straight")
+    assert torchrun(folder, "kept", "stop") == [{"interrupted": True, "left": True}] * 2
+    latest = json.loads((folder / "checkpoints" / "latest").read_text())
+    assert latest == {"checkpoint": "step-00000005"}
+    found = torchrun(folder, "kept", "resume", ranks=ranks)[0]
+    assert found["world"] == ranks
+    assert found["losses"] == pytest.approx(straight["losses"][5:], rel=1e-5)
+    if ranks == 2:  # the same bits
+        assert found["losses"] == straight["losses"][5:]
+        assert found["eval_loss"] == straight["eval_loss"]

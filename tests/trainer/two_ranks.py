@@ -1,4 +1,4 @@
-"""One rank of the distributed tests, started by torchrun: ``two_ranks.py FOLDER CASE``.
+"""One rank of the distributed tests, started by torchrun: ``two_ranks.py FOLDER CASE [HOW]``.
 
 Trains CASE into FOLDER/trace and leaves FOLDER/rankN.json: losses, or that Ctrl-C came.
 """
@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer.name": "adamw", "clip": 0.5},
     "stopped": {"optimizer.name": "adamw", "schedule.steps": 1000},
     "uneven": {"data.batch": 7},
+    "kept": {"optimizer.settings.ns_dtype": "float32", "data.batch": 12, "schedule.steps": 8},
 }
 
 
@@ -54,18 +55,20 @@ def config_of(folder: Path, case: str) -> TrainConfig:
 class StopAtThree(Silent):
     """Ctrl-C that reaches one rank only."""
 
-    def stepped(self, step: int, *, loss: float, seconds: float) -> None:
+    def stepped(self, step: int, *, loss: float, seconds: float, tokens: int) -> None:
         if step == 3:
             signal.raise_signal(signal.SIGINT)
 
 
-def main(folder: Path, case: str) -> None:
+def main(folder: Path, case: str, how: str = "") -> None:
     found: dict[str, Any] = {}
     try:
         result = train(
             config_of(folder, case),
-            out=folder / "trace",
-            listener=StopAtThree() if case == "stopped" else None,
+            out=folder / {"": "trace", "resume": "stop"}.get(how, how),
+            listener=StopAtThree() if "stop" in (case[:4], how) else None,
+            checkpoints=folder / "checkpoints" if how in ("stop", "resume") else None,
+            resume=how == "resume",
         )
         found = {"losses": result.losses, "eval_loss": result.eval_loss, "world": result.world}
     except KeyboardInterrupt:
@@ -77,4 +80,4 @@ def main(folder: Path, case: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])
