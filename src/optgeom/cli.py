@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -109,20 +110,45 @@ def _program() -> str:
     metavar="KEY=VALUE",
     help="A setting, such as model.width=128; may be given several times.",
 )
-def train(config: str | None, out: str, overrides: tuple[str, ...]) -> None:
-    """Train a GPT and write its trace; under torchrun, on all its ranks.
+@click.option("--checkpoints", metavar="FOLDER", help="Keep checkpoints there.")
+@click.option("--resume", is_flag=True, help="Go on from the latest of them, if there is one.")
+@click.option("--nproc", type=click.IntRange(1), help="Start so many ranks on this machine.")
+def train(
+    config: str | None,
+    out: str,
+    overrides: tuple[str, ...],
+    checkpoints: str | None,
+    resume: bool,
+    nproc: int | None,
+) -> None:
+    """Train a GPT and write its trace; with --nproc or under torchrun, on several ranks.
 
     CONFIG is a TOML file or the name of a preset; without it, the demo's settings are used.
     """
+    from optgeom.trainer.launch import launch
     from optgeom.trainer.progress import ProgressBar
     from optgeom.trainer.settings import load_config
     from optgeom.trainer.train import train as run
 
     settings = load_config(config or "demo", overrides=dict(_setting(text) for text in overrides))
-    console = Console()
-    with ProgressBar(console) as bar:
-        result = run(settings, out=out, listener=bar)
-    if result.rank == 0:
+    if nproc is not None:
+        again = ["--checkpoints", checkpoints] if checkpoints is not None else []
+        again += ["--resume"] if resume else []
+        again += [word for text in overrides for word in ("--set", text)]
+        given = [config] if config is not None else []
+        sys.exit(launch(nproc, ["train", *given, "--out", out, *again]))
+    console, first = Console(), os.environ.get("RANK", "0") == "0"
+    try:
+        with ProgressBar(console) as bar:
+            result = run(
+                settings, out=out, listener=bar, checkpoints=checkpoints, resume=resume
+            )
+    except KeyboardInterrupt:
+        if first:
+            saved = f"checkpoint in {checkpoints}, go on with --resume; " if checkpoints else ""
+            console.print(f"stopped after a whole step; {saved}trace in {out}")
+        sys.exit(130)
+    if first:
         console.print(
             f"{result.run}: {result.parameters / 1e6:.2f} M weights, {result.tokens:,} tokens, "
             f"held-out loss {result.eval_loss:.3f}, {result.seconds:.0f} s; trace in {out}"
