@@ -107,8 +107,9 @@ class DataConfig:
     """What is read, and in what portions.
 
     Attributes:
-        corpus: ``stdlib`` (the Python standard library's own source, about 11 MB), or text
-            files, folders and globs.
+        corpus: ``stdlib`` (the Python standard library's own source, about 11 MB), or files,
+            folders and globs: text, ``.jsonl`` or ``.parquet`` with text or input_ids, ``.bin``
+            shards of token ids.
         sequence: Tokens of one sequence.
         batch: Sequences of one step over all ranks together.
         held_out: Share of the files kept for evaluation.

@@ -1,8 +1,9 @@
-"""Text as bytes: the standard library's own source, or any files; batches that depend on the step.
+"""The corpus: the standard library's own source, or any files; batches that depend on the step.
 
-Byte-level ids need no tokenizer and no download. Files are taken in the order of their names, so
-the same files give the same ids on every machine; every batch follows from the seed and the step
-alone, so a resumed run and any number of ranks see the same data.
+Text is read as bytes, which need no tokenizer and no download; token shards are read as they are.
+Files are taken in the order of their names, so the same files give the same ids on every machine;
+every batch follows from the seed and the step alone, so a resumed run and any number of ranks see
+the same data.
 """
 
 from __future__ import annotations
@@ -12,77 +13,92 @@ import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optgeom.trainer.errors import ConfigError
+from optgeom.trainer.shards import Joined, kinds, load_shard
 
 STDLIB = "stdlib"
+ENDINGS = (("py", "txt", "md"), ("jsonl", "parquet"), ("bin",))
+"""What is taken from a folder: the first of these kinds that it has any files of."""
+
 _LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test"})
 
-Bytes = NDArray[np.uint8]
 Tokens = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """Byte ids, training and held-out text apart.
+    """Token ids, training and held-out text apart.
 
     Attributes:
-        train: (bytes,) uint8.
-        held_out: (bytes,) uint8; no file of ``train`` is in it, unless there are too few files.
-        files: How many files were read.
+        train: To learn from.
+        held_out: No file of ``train`` is in it, unless there are too few files.
+        files: How many files there are.
     """
 
-    train: Bytes
-    held_out: Bytes
+    train: Joined
+    held_out: Joined
     files: int
 
 
-def load_corpus(sources: Sequence[str], *, held_out: float, sequence: int) -> Corpus:
-    """Read text files as byte ids and keep a share of the files for evaluation.
+def load_corpus(
+    sources: Sequence[str], *, held_out: float, sequence: int, vocab_size: int = 256
+) -> Corpus:
+    """Open files and keep a share of them for evaluation.
 
     Every k-th file is held out, k = 1 / share rounded; with fewer than k files, the last share
-    of all bytes is.
+    of all ids is.
 
     Args:
-        sources: ``stdlib``, and paths of files, folders (all ``*.py``, ``*.txt`` and ``*.md``
-            inside) or globs.
+        sources: ``stdlib``, and paths of files, folders (see ``ENDINGS``) or globs; all text, or
+            all token ids.
         held_out: Share of the files, in (0, 0.5].
         sequence: Tokens of one sequence; either part must hold one and its last target.
+        vocab_size: Ids that the model knows.
 
     Returns:
         The corpus.
 
     Raises:
-        ConfigError: A source that names no readable file, or too little text.
+        ConfigError: A source that names no readable file, text among token ids, or too little.
     """
     paths = [path for source in sources for path in _files(source)]
-    texts = [_bytes(path) for path in paths]
+    shards = [load_shard(path, vocab_size=vocab_size) for path in paths]
+    if len(kinds(shards)) > 1:
+        text, other = (
+            next(one.path.name for one in shards if one.bytes is b) for b in (True, False)
+        )
+        raise ConfigError(
+            f"data.corpus mixes text ({text}) with token ids ({other}): name files of one kind"
+        )
+    parts = [shard.ids for shard in shards]
     every = round(1 / held_out)
-    if len(texts) >= every:
-        train = _joined([text for i, text in enumerate(texts) if i % every != every - 1])
-        kept = _joined(texts[every - 1 :: every])
+    if len(parts) >= every:
+        train = Joined([ids for i, ids in enumerate(parts) if i % every != every - 1])
+        kept = Joined(parts[every - 1 :: every])
     else:
-        everything = _joined(texts)
-        cut = len(everything) - round(len(everything) * held_out)
-        train, kept = everything[:cut], everything[cut:]
+        total = sum(map(len, parts))
+        train, kept = _cut(parts, total - round(total * held_out))
     need = sequence + 2
+    what = "tokens" if "token ids" in kinds(shards) else "bytes"
     for part, ids in (("training", train), ("held-out", kept)):
         if len(ids) < need:
             raise ConfigError(
-                f"data.corpus {', '.join(sources)} has {len(ids)} bytes of {part} text, but "
+                f"data.corpus {', '.join(sources)} has {len(ids)} {what} of {part} text, but "
                 f"data.sequence {sequence} needs at least {need}: add text or shorten the sequence"
             )
     return Corpus(train=train, held_out=kept, files=len(paths))
 
 
-def training_batch(ids: Bytes, *, step: int, seed: int, batch: int, sequence: int) -> Tokens:
+def training_batch(ids: Joined, *, step: int, seed: int, batch: int, sequence: int) -> Tokens:
     """The sequences of one step over all ranks together, drawn from anywhere in the text.
 
     Args:
-        ids: (bytes,) uint8.
+        ids: To draw from.
         step: Optimizer step, from 0.
         seed: Of the run.
         batch: Sequences.
@@ -95,7 +111,7 @@ def training_batch(ids: Bytes, *, step: int, seed: int, batch: int, sequence: in
     return _windows(ids, generator.integers(0, len(ids) - sequence, size=batch), sequence)
 
 
-def held_out_batch(ids: Bytes, *, index: int, batches: int, batch: int, sequence: int) -> Tokens:
+def held_out_batch(ids: Joined, *, index: int, batches: int, batch: int, sequence: int) -> Tokens:
     """One of the batches of an evaluation, evenly spread over the text, the same every time.
 
     Returns:
@@ -105,9 +121,19 @@ def held_out_batch(ids: Bytes, *, index: int, batches: int, batch: int, sequence
     return _windows(ids, starts[index * batch : (index + 1) * batch], sequence)
 
 
-def _windows(ids: Bytes, starts: NDArray[np.int64], sequence: int) -> Tokens:
-    windows: Bytes = ids[starts[:, None] + np.arange(sequence + 1)]
-    return windows.astype(np.int64)
+def _windows(ids: Joined, starts: NDArray[np.int64], sequence: int) -> Tokens:
+    windows = [ids.window(int(start), sequence + 1) for start in starts]
+    return np.stack(windows).astype(np.int64)
+
+
+def _cut(parts: Sequence[NDArray[Any]], at: int) -> tuple[Joined, Joined]:
+    """All ids before a place, and all from there on."""
+    before, after = [], []
+    for ids in parts:
+        before.append(ids[: max(0, at)])
+        after.append(ids[max(0, at) :])
+        at -= len(ids)
+    return Joined(before), Joined(after)
 
 
 def _files(source: str) -> list[Path]:
@@ -115,14 +141,18 @@ def _files(source: str) -> list[Path]:
         return standard_library()
     path = Path(source).expanduser()
     if path.is_dir():
-        found = [p for end in ("py", "txt", "md") for p in path.rglob(f"*.{end}") if p.is_file()]
+        found = next(filter(None, (_inside(path, endings) for endings in ENDINGS)), [])
     else:
         found = [p for name in glob.glob(str(path), recursive=True) if (p := Path(name)).is_file()]
     if not found:
         raise ConfigError(
-            f"data.corpus names no text file: {source!r}; give a file, a folder, a glob or 'stdlib'"
+            f"data.corpus names no file: {source!r}; give a file, a folder, a glob or 'stdlib'"
         )
     return sorted(found, key=Path.as_posix)
+
+
+def _inside(folder: Path, endings: Sequence[str]) -> list[Path]:
+    return [p for end in endings for p in folder.rglob(f"*.{end}") if p.is_file()]
 
 
 def standard_library() -> list[Path]:
@@ -141,17 +171,3 @@ def standard_library() -> list[Path]:
         if not _LEFT_OUT.intersection(name.parts) and not name.name.startswith("_sysconfigdata")
     ]
     return [root / name for name in sorted(wanted, key=Path.as_posix)]
-
-
-def _bytes(path: Path) -> Bytes:
-    try:
-        return np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise ConfigError(
-            f"data.corpus holds a file that cannot be read: {str(path)!r} ({error.strerror}); "
-            "leave it out"
-        ) from error
-
-
-def _joined(texts: Sequence[Bytes]) -> Bytes:
-    return np.concatenate(texts) if texts else np.zeros(0, dtype=np.uint8)

@@ -57,8 +57,8 @@ class Sizes:
     def bytes_per_rank(self, config: TrainConfig, ranks: int) -> int:
         """Bytes of weights, gradients and state on each rank, and of two gathered blocks.
 
-        Activations come on top: with ``recompute`` about 2 bytes x batch x sequence x width x blocks
-        over the ranks, and one block's own.
+        Activations come on top: with ``recompute`` about 2 bytes x tokens of the rank x width x
+        blocks, and one block's own.
         """
         sharded = FLOAT * (2 * self.weights + self.state(config.optimizer.name)) // ranks
         gathered = 2 * self.block * (2 if config.precision == "bfloat16" else FLOAT)

@@ -110,7 +110,12 @@ def train(
         tell = listener if listener is not None and ranks.rank == 0 else Silent()
         share = ranks.slice(config.data.batch, config.accumulate)
         length, total = config.data.sequence, config.schedule.steps
-        corpus = load_corpus(config.data.corpus, held_out=config.data.held_out, sequence=length)
+        corpus = load_corpus(
+            config.data.corpus,
+            held_out=config.data.held_out,
+            sequence=length,
+            vocab_size=config.model.vocab_size,
+        )
         model = build_model(config.model, length=length, seed=config.seed).to(ranks.device)
         parameters = sum(weight.numel() for weight in model.parameters())
         parallelize(model, ranks, config)

@@ -42,3 +42,12 @@ def test_half_way_down() -> None:
     assert lr_factor(50, linear) == pytest.approx(0.6)
     assert lr_factor(50, cosine) == pytest.approx(0.6)
     assert lr_factor(25, cosine) > lr_factor(25, linear)
+
+
+def test_wsd_stays_at_the_peak_and_falls_at_the_end() -> None:
+    schedule = ScheduleConfig(steps=101, warmup=10, decay="wsd", cooldown=0.2, final=0.0)
+    factors = [lr_factor(step, schedule) for step in range(101)]
+    assert factors[9] == factors[50] == factors[80] == 1.0
+    assert factors[90] == pytest.approx(0.5)
+    assert factors[100] == 0.0
+    assert lr_factor(1000, schedule) == 0.0
