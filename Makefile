@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test optimizers table lint fmt chromium screenshots clean
+.PHONY: help install demo test optimizers table gpu lint fmt chromium screenshots clean
 
 PYTHON ?= python3
 SERVE ?= 1
@@ -48,6 +48,9 @@ optimizers: .venv-optimizers/.done ## Install the packages that bring optimizers
 
 table: .venv-optimizers/.done ## Write docs/optimizers.md
 	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m tests.optimizers.table
+
+gpu: .venv/.dev ## Check and measure on the CUDA devices that are there, write a report under benchmarks/results
+	$(BIN)/python benchmarks/gpu.py
 
 lint: .venv/.dev ## ruff, mypy --strict, the import contracts
 	$(BIN)/ruff check .

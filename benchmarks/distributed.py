@@ -34,11 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for shapes in given.shapes:
         for world in given.ranks:
-            rows += _rows(shapes, world, given.rounds, given.device)
+            rows += run_rows(shapes, world, given.rounds, given.device)
     print(table(rows))
 
 
-def _rows(shapes: str, world: int, rounds: int, device: str) -> list[dict[str, str]]:
+def run_rows(shapes: str, world: int, rounds: int, device: str) -> list[dict[str, str]]:
+    """One row per optimizer, of one set of shapes on that many ranks."""
     named = {"shapes": shapes, "ranks": str(world)}
     try:
         ranks = run_ranks(world, {"shapes": shapes, "rounds": rounds, "device": device})

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RAW = "optgeom: raw matrices"
@@ -133,6 +134,28 @@ def test_dealt_matrices_travel_once_and_the_naive_form_gathers_them_everywhere()
     assert float(found["adamw"]["bytes sent per weight"]) == 0.0
     state = float(found["normuon"]["state, numbers per weight"])
     assert state <= 0.51 * float(found["adamw"]["state, numbers per weight"])
+
+
+def test_the_gpu_report_is_checked_and_dated(tmp_path: Path) -> None:
+    done = run(
+        "gpu.py",
+        *("--device", "cpu", "--shapes", "tiny", "--rounds", "2", "--batch", "1"),
+        *("--results", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    (report,) = tmp_path.iterdir()
+    checks, steps, capture, analysis = tables(report.read_text())
+    assert {row[""] for row in checks} == {"kept"}
+    assert [row["optimizer"] for row in steps] == ["adamw, fused", "muon", "normuon"]
+    assert [row["optimizer"] for row in capture] == ["adamw", "normuon"]
+    assert all(float(row["spectrum, ms"]) > 0 for row in analysis)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_it_says_so_and_succeeds(tmp_path: Path) -> None:
+    done = run("gpu.py", "--results", str(tmp_path))
+    assert (done.returncode, list(tmp_path.iterdir())) == (0, [])
+    assert done.stdout == "no CUDA device here: nothing was checked or measured\n"
 
 
 def test_a_captured_step_is_compared_with_both_neighbours(module: ModuleType) -> None:
