@@ -62,10 +62,13 @@ def send_out(
     replica, shard = layout.place
 
     def parcel(places: tuple[int, ...]) -> Parcel:
-        flags = torch.tensor([has_gradient[i] for i in places], dtype=parts[0].dtype)
         found = [parts[i] for i in places]
         matrices = torch.stack(found) if found else parts[0].new_empty(0, *parts[0].shape)
-        return Parcel(places, matrices, flags.to(matrices.device))
+        wanted = matrices.new_ones(len(places))  # made on the device, which is not waited for
+        for at, i in enumerate(places):
+            if not has_gradient[i]:
+                wanted[at] = 0
+        return Parcel(places, matrices, wanted)
 
     own = bucket.owned_by(replica, shard)
     if layout.shards is None:

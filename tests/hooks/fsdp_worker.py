@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 import optgeom.hooks.gathering
 from optgeom.hooks import View, watch
@@ -77,6 +78,9 @@ class Copying(torch.optim.Optimizer):
 
 
 def build(model: nn.Module, name: str) -> Any:
+    if isinstance(model, DistributedDataParallel) and name == "normuon":
+        replicas = model.process_group
+        return NorMuon(model.parameters(), lr=0.01, weight_decay=0.1, replicas=replicas)
     if name == "copying":
         return Copying(model.parameters(), lr=0.01)
     if name == "adamw":
@@ -140,7 +144,7 @@ def go(plan: dict[str, Any], folder: Path, rank: int, model: nn.Module) -> dict[
     seen["seconds"] = time.monotonic() - started
     seen["failure"] = None if recorder.failure is None else str(recorder.failure)
     recorder.close()
-    return seen | {"weights": whole(model)}
+    return seen | {"weights": whole(getattr(model, "module", model))}
 
 
 def main(folder: Path, rank: int, world: int) -> None:
@@ -150,7 +154,7 @@ def main(folder: Path, rank: int, world: int) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
     shape = tuple(plan.get("mesh", [world]))
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
-    model = fully_shard(Bag(), mesh=mesh)
+    model = DistributedDataParallel(Bag()) if "ddp" in plan else fully_shard(Bag(), mesh=mesh)
     seen = go(plan, folder, rank, model)
     (folder / f"rank{rank}.json").write_text(json.dumps(seen))
     dist.barrier()

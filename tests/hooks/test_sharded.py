@@ -75,6 +75,7 @@ KEPT = ["gradient", "weight", "applied", "update"]
         (4, {"optimizer": "normuon", "mesh": [2, 2]}),
         (2, {"optimizer": "adamw", "stages": KEPT}),
         (2, {"optimizer": "copying", "stages": ["gradient", "update"]}),
+        *((2, {"optimizer": name, "ddp": True}) for name in ("adamw", "normuon")),
     ],
     ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
@@ -93,7 +94,8 @@ def test_the_trace_of_many_ranks_is_that_of_one(
 
     one, many = optgeom.open_trace(alone / "trace"), optgeom.open_trace(tmp_path / "trace")
     assert many.info.world_size == world
-    assert all("Shard(dim=0)" in layer.placement for layer in many.layers)
+    placement = "replicate" if "ddp" in plan else "Shard(dim=0)"
+    assert all(placement in layer.placement for layer in many.layers)
     found = {(r["step"], r["layer"], r["stage"]): r for r in many.metrics().to_pylist()}
     expected = {(r["step"], r["layer"], r["stage"]): r for r in one.metrics().to_pylist()}
     assert found.keys() == expected.keys()
