@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = given.results / f"{given.device}-{datetime.now(UTC):%Y-%m-%d-%H%M}.md"
     report.write_text(text + "\n")
     print(f"\nwritten to {report}")
-    if "MISSED" in text:
+    if "MISSED" in text or "failed:" in text:
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""From a finished reading to whole matrices, on the rank that owns them."""
+"""From a finished reading to a parameter's matrices, or to this rank's rows of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PARTS = (
     "ns_input",
     "orthogonalized",
 )
-"""What a rank holds its part of, and what is gathered where a parameter is sharded."""
+"""What a rank holds its part of, and what others may have of it, where it is sharded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -91,8 +91,7 @@ class Recorder:
         self._updates_stopped = False
         self._warn = logger.warning if ranks.rank == 0 else logger.debug  # all see the same
         self._replaced = Replaced(model, self._optimizers, layers, self._warn)
-        self._step = start_step
-        self._last_step = start_step
+        self._step = self._last_step = start_step
         self._due = next_capture(self._clocks, start_step)
         self._running: dict[int, float] = {}
         self._stepped: set[int] = set()

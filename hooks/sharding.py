@@ -50,8 +50,12 @@ def placement_of(parameter: Tensor) -> Placement:
     cut = [placement for placement in placements if not placement.is_replicate()]
     # not ==: a strided shard is one, with its rows in another order
     if len(placements) <= 2 and len(cut) == 1 and type(cut[0]) is Shard and cut[0].dim == 0:
-        if mesh.size() == dist.get_world_size():
+        upwards = not bool((mesh.mesh.diff(dim=placements.index(cut[0])) <= 0).any())
+        if mesh.size() == dist.get_world_size() and upwards:
             return Placement(label)
+        if not upwards:
+            label = f"{label} over ranks {mesh.mesh.tolist()}"
+            return Placement(label, f"placement ({label}) is not captured: number ranks upwards")
         label = f"{label} over {mesh.size()} of {dist.get_world_size()} ranks"
     return Placement(label, f"placement ({label}) on a {mesh.ndim}-D mesh is not captured yet")
 
@@ -93,7 +97,7 @@ class Ranks:
         """Open the capture's process group where the job is distributed; a collective.
 
         Args:
-            names: of all captured layers, in the order in which every rank gathers them.
+            names: of the captured parameters, the same on every rank.
             parameters: the layers' own.
 
         Raises:

@@ -158,7 +158,7 @@ class Slot:
         self.drop()
 
     def drop(self) -> None:
-        """Let go of all that was held; another rank records this step."""
+        """Let go of all that was held; what is written from here on is not read."""
         self.finished = True
         self.handed = self.kept = None
         self.fold.terms, self.fold.base = [], None

@@ -96,6 +96,11 @@ def layout_of(parameter: Tensor, replicas: ProcessGroup | None = None) -> Layout
     for dimension, placement in enumerate(parameter.placements):
         if mesh.size(dimension) == 1:
             continue
+        if bool((mesh.mesh.diff(dim=dimension) <= 0).any()):
+            raise ValueError(
+                f"a mesh numbers its ranks upwards, got {mesh.mesh.tolist()}: a process group "
+                "would have them in another order"
+            )
         # not isinstance: a strided shard is one, with its rows in another order
         if type(placement) is Shard and placement.dim == 0 and shards is None:
             shards = mesh.get_group(dimension)

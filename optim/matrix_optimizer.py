@@ -6,6 +6,7 @@ gradient -> momentum -> look-ahead -> to its owner -> orthogonalize -> home -> t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -135,7 +136,8 @@ class MatrixOptimizer(Optimizer):
         """Perform one step over every parameter that has a gradient.
 
         ``p.grad`` is read, never written. Where matrices are sharded or replicated over ranks, the
-        step is a collective of theirs, and a matrix moves on all of them if one has a gradient.
+        step is a collective of theirs: a sharded matrix moves on all of them if one has a
+        gradient, and replicas have gradients for the same matrices.
 
         Args:
             closure: Reevaluates the model and returns the loss.
@@ -155,11 +157,15 @@ class MatrixOptimizer(Optimizer):
             for p in group["params"]:
                 check_gradient(p)
         matrices = [group for group in self.param_groups if group["algorithm"] != "adamw"]
-        overlapped(
-            self._road(bucket, group)
+        roads = [
+            (bucket.layout.travels, self._road(bucket, group))
             for group, buckets in zip(matrices, self._buckets(matrices), strict=True)
             for bucket in buckets
-        )
+        ]
+        # apart: a matrix that one rank alone has must not change the order in which it talks
+        overlapped(road for travels, road in roads if travels)
+        for road in (road for travels, road in roads if not travels):
+            deque(road, maxlen=0)
         for group in self.param_groups:
             if group["algorithm"] == "adamw":
                 self._step_adamw(group)

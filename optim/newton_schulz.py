@@ -152,7 +152,7 @@ def orthogonalize(
     x = x / (norm * (1.0 + table.safety) + table.eps)
     batch = x.shape[:-2]
     if len(batch) != 1:
-        x = x.reshape(-1, *x.shape[-2:]) if batch else x
+        x = x.reshape(batch.numel(), *x.shape[-2:]) if batch else x
     if len(x) and x.ndim == 3 and x.device.type == "cpu" and x.shape[-2] >= ONE_BY_ONE:
         # by shape alone, so that a matrix comes out the same in any company
         x = torch.stack([_iterated(one, rows) for one in x])

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,14 @@ class Checkpoints:
         self._folder = Path(folder)
         self._ranks = ranks
         self._trained = model, optimizer
-        self._under_way: tuple[Future[Any], str, bool] | None = None
+        self._under_way: Future[None] | None = None
         # of its own: it talks while training does
         self._group = dist.new_group(backend="gloo")
 
     def save(self, step: int, eval_loss: float | None = None) -> None:
         """Begin to save; the state is copied before this returns. Waits for the one before.
+
+        Collective.
 
         Args:
             step: The next one to make.
@@ -87,32 +90,43 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while it wrote
         self._meet()
-        future = async_save(self._state(), checkpoint_id=temporary, process_group=self._group)
-        assert isinstance(future, Future)
-        self._under_way = future, name, is_best
+        writing = async_save(self._state(), checkpoint_id=temporary, process_group=self._group)
+        assert isinstance(writing, Future)
+        self._under_way = Future()
+        writing.add_done_callback(partial(self._written, self._under_way, name, is_best))
 
     def wait(self) -> None:
         """Return when everything is on disk and bears its name.
 
+        Talks to no other rank: one of them may have failed.
+
         Raises:
             OSError: It could not be written.
         """
-        if self._under_way is None:
-            return
-        future, name, is_best = self._under_way
-        self._under_way = None
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def _written(self, done: Future[None], name: str, is_best: bool, writing: Future[Any]) -> None:
+        """In the background, when all ranks have written: give the checkpoint its name."""
         try:
-            future.result()
-        except Exception as error:
-            raise OSError(f"checkpoint {name} could not be written: {error}") from error
-        if self._ranks.rank == 0:
-            place = self._folder / name
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(self._folder / f"{name}.part", place)
-            for pointer in KEPT if is_best else KEPT[:1]:
-                self._point(pointer, name)
-            self._sweep()
-        self._meet()
+            writing.result()
+            if self._ranks.rank == 0:
+                part, place = self._folder / f"{name}.part", self._folder / name
+                if place.exists():  # whole, and of the same step
+                    shutil.rmtree(part)
+                else:
+                    os.replace(part, place)
+                # the best first: a crash in between must not leave its loss without it
+                for pointer in reversed(KEPT) if is_best else KEPT[:1]:
+                    self._point(pointer, name)
+                self._sweep()
+        except Exception as error:  # noqa: BLE001 -- handed to whoever waits
+            failure = OSError(f"checkpoint {name} could not be written: {error}")
+            failure.__cause__ = error
+            done.set_exception(failure)
+        else:
+            done.set_result(None)
 
     def load(self, name: str = "latest") -> None:
         """Put model, optimizer, `step` and `best` back, on this number of ranks.
@@ -196,7 +210,7 @@ class Checkpoints:
     def _sweep(self) -> None:
         named = {self.named(pointer) for pointer in KEPT if (self._folder / pointer).is_file()}
         for place in self._folder.glob("step-*"):
-            if place.name not in named:
+            if place.name not in named and not place.suffix:  # or still being written
                 shutil.rmtree(place, ignore_errors=True)
 
 

@@ -139,10 +139,14 @@ def _rows(path: Path, rows: Iterable[dict[str, Any]]) -> Shard:
     ids: list[Ids] = []
     for row in rows:
         if row.get("input_ids") is not None:
-            ids.append(np.asarray(row["input_ids"], dtype=np.uint32))
+            ids.append(_row_ids(path, row["input_ids"]))
         elif isinstance(row.get("text"), str):
-            texts += [row["text"].encode("utf-8"), END_OF_TEXT]
+            texts += [row["text"].encode("utf-8", "replace"), END_OF_TEXT]
         else:
+            if "text" in row:
+                raise ConfigError(
+                    f"{str(path)!r} holds a text that is {row['text']!r:.40}: drop it"
+                )
             raise ConfigError(
                 f"{str(path)!r} holds a row without text or input_ids, with "
                 f"{', '.join(sorted(row)) or 'nothing'}: rename the column that has them"
@@ -154,8 +158,15 @@ def _rows(path: Path, rows: Iterable[dict[str, Any]]) -> Shard:
     return Shard(path, np.frombuffer(b"".join(texts), dtype=np.uint8), bytes=True)
 
 
+def _row_ids(path: Path, values: Any) -> Ids:
+    found = np.asarray(values) if isinstance(values, list) and values else np.zeros(0, np.uint32)
+    if found.ndim != 1 or found.dtype.kind not in "iu" or (len(found) and found.min() < 0):
+        raise ConfigError(f"{str(path)!r} holds input_ids that are no token ids: {values!r:.60}")
+    return found.astype(np.uint32)
+
+
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

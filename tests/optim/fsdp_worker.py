@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -192,6 +192,30 @@ def even(world: int) -> dict[str, Any]:
     return {"shapes": shapes, "calls": calls}
 
 
+def odd_one_out(world: int) -> float:
+    """How far sharded matrices come out from one process's where rank 0 has one more of its own."""
+    mesh, shapes = init_device_mesh("cpu", (world,)), [(8, 4), (6, 10), (4, 6)]
+    ours, alone = [], []
+    for shape in shapes:
+        generator = torch.Generator().manual_seed(sum(shape))
+        weights, gradient = (torch.randn(shape, generator=generator) for _ in range(2))
+        p, q = (
+            nn.Parameter(distribute_tensor(weights, mesh, [Shard(0)])),
+            nn.Parameter(weights.clone()),
+        )
+        p.grad, q.grad = distribute_tensor(gradient, mesh, [Shard(0)]), gradient
+        ours.append(p)
+        alone.append(q)
+    more = []
+    if dist.get_rank() == 0:
+        own = nn.Parameter(torch.randn(3, 3))
+        own.grad = torch.randn(3, 3)
+        more = [own]
+    NorMuon([ours[0], *more, *ours[1:]], lr=0.1).step()
+    NorMuon(alone, lr=0.1).step()
+    return max(float((whole(p) - q).abs().max()) for p, q in zip(ours, alone, strict=True))
+
+
 def refused() -> dict[str, str]:
     """What is said to placements that would yield one shard's number."""
     line = init_device_mesh("cpu", (4,))
@@ -202,6 +226,7 @@ def refused() -> dict[str, str]:
         "rows and columns": (square, [Shard(0), Shard(1)]),
         "rows twice": (square, [Shard(0), Shard(0)]),
         "copies twice": (square, [Replicate(), Replicate()]),
+        "downwards": (DeviceMesh("cpu", [3, 2, 1, 0]), [Shard(0)]),
     }
     said = {}
     for name, (mesh, placements) in placed.items():
@@ -303,6 +328,7 @@ def main(folder: Path, rank: int, world: int) -> None:
         "sharded": {case: sharded(case, world) for case in CASES},
         "replicated": {case: replicated(case, world) for case in ("paper", "muon", "larger-axis")},
         "even": even(world),
+        "odd one out": odd_one_out(world),
     }
     if world == 2:
         results["silent"] = {everywhere: silent(world, everywhere) for everywhere in (False, True)}

@@ -137,3 +137,4 @@ def test_a_matrix_comes_out_the_same_in_any_company(shape: tuple[int, int], dtyp
     for i in range(3):
         assert torch.equal(orthogonalize(stack[i : i + 1], dtype=dtype, steps=2)[0], together[i])
     assert orthogonalize(stack[:0], dtype=dtype).shape == (0, *shape)
+    assert orthogonalize(torch.zeros(2, 3, 4, 0), dtype=dtype).shape == (2, 3, 4, 0)

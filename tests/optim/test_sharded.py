@@ -189,6 +189,11 @@ def test_the_next_matrices_are_under_way_while_these_are_computed(way, world, ra
         assert not under_way
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_matrix_that_one_rank_alone_has_changes_nobody_s_order(world: int, ranks) -> None:
+    assert all(found["odd one out"] < 1e-6 for found in ranks(world))
+
+
 def test_shards_were_uneven_and_empty(ranks) -> None:
     rows = {
         world: {
@@ -229,11 +234,13 @@ def test_other_placements_are_refused_by_name(ranks) -> None:
             "rows and columns",
             "rows twice",
             "copies twice",
+            "downwards",
             "unsummed gradient",
         }
         assert "placed as (Shard(dim=1)) on a mesh of shape (4,)" in said["columns"]
         assert "(Shard(dim=0), Shard(dim=1)) on a mesh of shape (2, 2)" in said["rows and columns"]
         assert "Partial" in said["unsummed gradient"]
+        assert "numbers its ranks upwards, got [3, 2, 1, 0]" in said.pop("downwards")
         assert all(
             "mark its group algorithm='adamw'" in said[name]
             for name in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,35 @@ def test_the_latest_and_the_best_are_kept_and_the_others_go(tiny, tmp_path: Path
     assert json.loads((kept / "latest").read_text()) == {"checkpoint": "step-00000006"}
     best = json.loads((kept / "best").read_text())["checkpoint"]
     assert names(kept) == sorted({"latest", "best", best, "step-00000006"})
+
+
+def test_a_checkpoint_bears_its_name_once_it_is_written(tiny, tmp_path: Path) -> None:
+    kept, seen = tmp_path / "checkpoints", []
+
+    class Watching(Silent):
+        """Looks into the folder a while after each step."""
+
+        def stepped(self, step: int, *, loss: float, seconds: float, tokens: int) -> None:
+            time.sleep(0.3)
+            seen.append(names(kept) if kept.exists() else [])
+
+    train(tiny(schedule__steps=4, checkpoint_every=2), checkpoints=kept, listener=Watching())
+    assert seen[:2] == [[], []]
+    # not with the next save, which a run that is killed never makes
+    assert seen[2] == ["best", "latest", "step-00000002"]
+
+
+def test_what_cannot_be_written_is_told(tiny, tmp_path: Path) -> None:
+    kept = tmp_path / "checkpoints"
+
+    class Blocking(Silent):
+        """Puts a folder where a pointer is to be written."""
+
+        def stepped(self, step: int, *, loss: float, seconds: float, tokens: int) -> None:
+            (kept / "latest.part").mkdir(parents=True, exist_ok=True)
+
+    with pytest.raises(OSError, match="checkpoint step-00000005 could not be written"):
+        train(tiny(), checkpoints=kept, listener=Blocking())
 
 
 def test_what_a_killed_run_left_unfinished_is_written_anew(tiny, tmp_path: Path) -> None:

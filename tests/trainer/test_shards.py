@@ -82,6 +82,10 @@ def test_text_becomes_bytes(kind: str, tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "x"}\nnonsense\n', "line 2, is no JSON"),
         ("a.jsonl", b"[1]\n", "line 1, is no object"),
         ("a.jsonl", b'{"text": "x"}\n{"input_ids": [1]}\n', "rows of text and rows of ids"),
+        ("a.jsonl", b'{"input_ids": [-1, 2]}\n', "no token ids: \\[-1, 2\\]"),
+        ("a.jsonl", b'{"input_ids": [[1, 2]]}\n', "no token ids"),
+        ("a.jsonl", b'{"input_ids": [1.5]}\n', "no token ids"),
+        ("a.jsonl", b'{"input_ids": ["a"]}\n', "no token ids"),
         ("a.parquet", b"PAR1 no", "is no Parquet file"),
     ],
 )
