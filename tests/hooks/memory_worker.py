@@ -1,6 +1,7 @@
-"""One rank of the memory test, started as ``python memory_worker.py FOLDER RANK WORLD SPECTRA``.
+"""One rank of the memory test, started as ``python memory_worker.py FOLDER RANK WORLD``.
 
-Writes to FOLDER by how many bytes its largest resident memory is beyond that of an uncaptured step.
+Writes to FOLDER by how many bytes its largest resident memory is beyond that of an uncaptured step,
+where norms are captured, and where spectra are.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def peak_of(
     return int(status.split("VmHWM:")[1].split()[0]) << 10
 
 
-def main(folder: Path, rank: int, world: int, spectra: bool) -> None:
+def main(folder: Path, rank: int, world: int) -> None:
     store = dist.FileStore(str(folder / "store"), world)
     limit = timedelta(seconds=60)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
@@ -46,20 +47,21 @@ def main(folder: Path, rank: int, world: int, spectra: bool) -> None:
     for layer in model:
         fully_shard(layer, mesh=mesh)
     optimizer = torch.optim.AdamW(fully_shard(model, mesh=mesh).parameters(), foreach=False)
-    plain = [peak_of(step, model, optimizer) for step in range(3)][1:]
-    every = 1 if spectra else NEVER
-    with watch(
-        model,
-        optimizer,
-        folder / "trace",
-        every=1,
-        spectra_every=every,
-        updates_every=0,
-        budget=None,
-    ):
-        # the first capture takes spectra in any case: they are done before the next one
-        peaks = [peak_of(3 + i, model, optimizer, seconds=s) for i, s in enumerate((4.0, 0.5, 2.0))]
-    extra = peaks[-1] - max(plain)
+    plain = max([peak_of(step, model, optimizer) for step in range(3)][1:])
+    extra = {}
+    for name, every in (("norms", NEVER), ("spectra", 1)):
+        with watch(
+            model,
+            optimizer,
+            folder / name,
+            every=1,
+            spectra_every=every,
+            updates_every=0,
+            budget=None,
+        ):
+            # the first capture takes spectra in any case: they are done before the next one
+            peaks = [peak_of(i, model, optimizer, seconds=s) for i, s in enumerate((4.0, 0.5, 2.0))]
+        extra[name] = peaks[-1] - plain
     (folder / f"rank{rank}.json").write_text(json.dumps(extra))
     dist.barrier()
     dist.destroy_process_group()
@@ -67,4 +69,4 @@ def main(folder: Path, rank: int, world: int, spectra: bool) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "True")
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
