@@ -248,8 +248,7 @@ class Capturing:
             along = Reach.of(update, float(length(update)) ** 2).along_weight_before
             weight = along(after, lr=facts.entry.lr, decay=facts.decay)
             capture.weight_norms[place] = weight.norm
-        known = counts if bool(counts.any()) else None
-        self._measure(capture, target, wholes, facts, known)
+        self._measure(capture, target, wholes, facts, counts)
 
     def flags(self, capture: Capture) -> list[float]:
         """What this rank lacks and has of every target, for the ranks to agree on by maximum."""

@@ -24,7 +24,7 @@ from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import Facts, Observed, local_parts
 from optgeom.hooks.parts import WHOLE, Part, Task, rows_of
-from optgeom.hooks.records import Measured, Records, context_of, polynomial_of
+from optgeom.hooks.records import LIVE, Measured, Records, context_of, polynomial_of
 from optgeom.hooks.sharding import Ranks, is_sharded, local
 from optgeom.hooks.slot import Slot
 from optgeom.hooks.state import second_moment_of
@@ -286,6 +286,8 @@ class Gathering:
         where = task.on(part, here)
         if len(where):
             rows = task.rows(part, here, parts)
+            if part.name in LIVE:
+                rows = rows.clone()
             layer = self._layers[part.index]
             self._records.block(layer, facts, part.name, rows, row_start=where.start)
 

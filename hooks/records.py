@@ -127,20 +127,15 @@ class Records:
     def updates(self, seen: Observed) -> None:
         """Hand raw matrices over to be stored; they are kept, so they have to be `detached`."""
         for stage, matrix in seen.stages.items():
-            values = matrix.detach().to("cpu", torch.float32).contiguous().numpy()
-            cell = self.cell(seen.layer, seen.facts.step, stage)
-            self.writer.update(cell, values, dtype="float32")
+            self.block(seen.layer, seen.facts, stage, matrix)
 
     def block(
-        self, layer: Layer, known: Facts, stage: str, rows: Tensor, *, row_start: int
+        self, layer: Layer, known: Facts, stage: str, rows: Tensor, *, row_start: int = 0
     ) -> None:
-        """Hand some rows of a raw matrix over to be stored, (r, n); live ones are copied."""
-        values = rows.detach().to("cpu", torch.float32)
-        if stage in LIVE and values.data_ptr() == rows.data_ptr():
-            values = values.clone()
+        """Hand some rows of a raw matrix over to be stored, (r, n); they are kept."""
+        values = rows.detach().to("cpu", torch.float32).contiguous().numpy()
         cell = self.cell(layer, known.step, stage)
-        stored = values.contiguous().numpy()
-        self.writer.update(cell, stored, dtype="float32", row_start=row_start)
+        self.writer.update(cell, values, dtype="float32", row_start=row_start)
 
 
 def context_of(

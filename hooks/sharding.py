@@ -1,4 +1,4 @@
-"""Matrices that FSDP2 has cut into rows: which placements are understood, and the gathering.
+"""Matrices that FSDP2 has cut into rows: which placements are understood, and how ranks talk.
 
 Only whole matrices have a spectrum, and a local shard never stands in for one: `gathering` brings
 it to its owner. Collectives run in a process group of the capture's own, from the training thread,
@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from optgeom.hooks.errors import WatchError
 from optgeom.optim.dealing import deal, orthogonalization_cost
+from optgeom.optim.layout import is_upwards
 
 TIMEOUT = timedelta(seconds=60)
 """How long a collective of the capture waits for a rank before capture stops."""
@@ -50,7 +51,7 @@ def placement_of(parameter: Tensor) -> Placement:
     cut = [placement for placement in placements if not placement.is_replicate()]
     # not ==: a strided shard is one, with its rows in another order
     if len(placements) <= 2 and len(cut) == 1 and type(cut[0]) is Shard and cut[0].dim == 0:
-        upwards = not bool((mesh.mesh.diff(dim=placements.index(cut[0])) <= 0).any())
+        upwards = is_upwards(mesh, placements.index(cut[0]))
         if mesh.size() == dist.get_world_size() and upwards:
             return Placement(label)
         if not upwards:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
-__all__ = ["Layout", "is_sharded", "layout_of", "local", "zeros_beside"]
+__all__ = ["Layout", "is_sharded", "is_upwards", "layout_of", "local", "zeros_beside"]
 
 _WAYS_OUT = (
     "shard rows (Shard(0), as fully_shard does) and replicate over at most one further mesh "
@@ -96,7 +97,7 @@ def layout_of(parameter: Tensor, replicas: ProcessGroup | None = None) -> Layout
     for dimension, placement in enumerate(parameter.placements):
         if mesh.size(dimension) == 1:
             continue
-        if bool((mesh.mesh.diff(dim=dimension) <= 0).any()):
+        if not is_upwards(mesh, dimension):
             raise ValueError(
                 f"a mesh numbers its ranks upwards, got {mesh.mesh.tolist()}: a process group "
                 "would have them in another order"
@@ -122,6 +123,11 @@ def layout_of(parameter: Tensor, replicas: ProcessGroup | None = None) -> Layout
             f"{rows[layout.place[1]]}: {_WAYS_OUT}"
         )
     return layout
+
+
+def is_upwards(mesh: DeviceMesh, dimension: int) -> bool:
+    """Whether ranks are numbered along a mesh's dimension as a process group numbers them."""
+    return bool((mesh.mesh.diff(dim=dimension) > 0).all())
 
 
 def zeros_beside(parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
