@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 
 import optgeom
+from tests.ranks import assert_ended_well, run_ranks
 
 WORKER = Path(__file__).with_name("fsdp_worker.py")
 WORLD = 2
@@ -32,29 +30,14 @@ def worker_module() -> Any:
     return module
 
 
-def start(folder: Path, world: int, **plan: Any) -> list[subprocess.Popen[str]]:
+def run(folder: Path, world: int, *, timeout: float = 100.0, **plan: Any) -> list[tuple[int, str]]:
     (folder / "plan.json").write_text(json.dumps(plan))
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder), str(rank), str(world)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+    env = {"PYTHONFAULTHANDLER": "1"}
+    return run_ranks(WORKER, folder, world, env=env, timeout=timeout)
 
 
 def together(folder: Path, world: int = WORLD, **plan: Any) -> list[dict[str, Any]]:
-    ranks = start(folder, world, **plan)
-    try:
-        outputs = [rank.communicate(timeout=100)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0] * world, "\n".join(outputs)
+    assert_ended_well(run(folder, world, **plan))
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world)]
 
 
@@ -123,16 +106,11 @@ def test_the_trace_of_many_ranks_is_that_of_one(
 
 
 def test_a_rank_that_is_killed_inside_the_capture_leaves_nobody_waiting(tmp_path: Path) -> None:
-    ranks = start(tmp_path, 2, optimizer="normuon", broken=1, killed=True)
     began = time.monotonic()
-    try:
-        outputs = [rank.communicate(timeout=60)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert ranks[1].returncode == 9
+    first, second = run(tmp_path, 2, timeout=60, optimizer="normuon", broken=1, killed=True)
+    assert second[0] == 9
     # its capture stops, and then training finds out by itself that a rank has gone
-    assert ranks[0].returncode not in (0, -9), outputs[0]
+    assert first[0] not in (0, -9), first[1]
     assert time.monotonic() - began < 60
     assert optgeom.open_trace(tmp_path / "trace").info.world_size == 2
 

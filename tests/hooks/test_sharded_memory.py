@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.ranks import assert_ended_well, run_ranks
 
 WORKER = Path(__file__).with_name("memory_worker.py")
 MODEL = 16 * 1024 * 1024 * 4
@@ -27,22 +26,7 @@ pytestmark = [
 def extra_bytes(folder: Path, world: int) -> dict[str, int]:
     """The most that a captured step takes any rank beyond an uncaptured one, by what it is of."""
     folder.mkdir()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder), str(rank), str(world)],
-            env={**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        outputs = [process.communicate(timeout=180)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
+    assert_ended_well(run_ranks(WORKER, folder, world, env=ALLOCATOR, timeout=180))
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world)]
     return {name: max(one[name] for one in found) for name in found[0]}
 

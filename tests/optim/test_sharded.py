@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
-import sys
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optgeom.optim.dealing import orthogonalization_cost
+from tests.ranks import assert_ended_well, run_ranks
 
 WORKER = Path(__file__).with_name("fsdp_worker.py")
 CASES = ["paper", "released", "dion", "larger-axis", "muon", "float32", "float32 in bfloat16"]
@@ -35,22 +33,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def run(world: int) -> list[dict[str, Any]]:
         folder = tmp_path_factory.mktemp(f"world{world}")
-        processes = [
-            subprocess.Popen(
-                [sys.executable, str(WORKER), str(folder), str(rank), str(world)],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(world)
-        ]
-        try:
-            outputs = [process.communicate(timeout=240)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
+        assert_ended_well(run_ranks(WORKER, folder, world))
         return [torch.load(folder / f"rank{rank}.pt") for rank in range(world)]
 
     return run
