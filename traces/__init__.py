@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optgeom.traces.grid import Grid, WordGrid
     from optgeom.traces.info import AttemptInfo, LayerInfo, OptimizerInfo, RunInfo
     from optgeom.traces.schema import Cell
     from optgeom.traces.store import Trace, Traces, open_trace, open_traces
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "AttemptInfo": "optgeom.traces.info",
     "Cell": "optgeom.traces.schema",
+    "Grid": "optgeom.traces.grid",
     "LayerInfo": "optgeom.traces.info",
     "OptimizerInfo": "optgeom.traces.info",
     "RunInfo": "optgeom.traces.info",
     "Trace": "optgeom.traces.store",
     "TraceWriter": "optgeom.traces.writer",
     "Traces": "optgeom.traces.store",
+    "WordGrid": "optgeom.traces.grid",
     "open_trace": "optgeom.traces.store",
     "open_traces": "optgeom.traces.store",
 }
@@ -32,12 +35,14 @@ _HOMES = {
 __all__ = [
     "AttemptInfo",
     "Cell",
+    "Grid",
     "LayerInfo",
     "OptimizerInfo",
     "RunInfo",
     "Trace",
     "TraceWriter",
     "Traces",
+    "WordGrid",
     "open_trace",
     "open_traces",
 ]

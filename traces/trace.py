@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from optgeom.traces.cells import CellIndex
 from optgeom.traces.errors import NotATrace, NotCaptured
+from optgeom.traces.grid import Grid, Grids, WordGrid
 from optgeom.traces.info import RUN_FILE, LayerInfo, RunInfo
 from optgeom.traces.matrices import Floats, neuron_count, neuron_norms, read_matrix
 from optgeom.traces.parts import Codes
@@ -33,6 +34,7 @@ class Trace:
 
     def __init__(self, place: Place):
         self._files = TraceFiles(place)
+        self._grids = Grids(self._files)
 
     @property
     def name(self) -> str:
@@ -176,6 +178,25 @@ class Trace:
             codes = [self._stage_code(name) for name in _names(stages)]
             mask &= np.isin(joined.keys["stage"], codes)
         return joined.table if mask.all() else joined.table.filter(pa.array(mask))
+
+    def grid(self, column: str, stage: str = "update") -> Grid:
+        """One numeric column of one stage over all captured steps and layers.
+
+        All grids of a stage have the same axes: every step that metrics or spectra have of it.
+        An unknown column is NaN everywhere and recorded nowhere; an unknown stage has no steps.
+
+        Raises:
+            TraceError: the column holds words.
+        """
+        return self._grids.numbers(column, stage)
+
+    def words(self, column: str, stage: str = "update") -> WordGrid:
+        """One text column of one stage, such as status; axes as those of grid.
+
+        Raises:
+            TraceError: the column holds numbers, or more than 32,767 different words.
+        """
+        return self._grids.words(column, stage)
 
     def spectrum(
         self, step: int, layer: str, stage: str = "update"
