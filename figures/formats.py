@@ -96,3 +96,16 @@ def power_of_two(exponent: int) -> str:
     ['1/4', '1', '4']
     """
     return str(2**exponent) if exponent >= 0 else f"1/{2**-exponent}"
+
+
+def hover_format(low: float, high: float) -> str:
+    """Return the d3 format that writes values of an extent with three significant digits.
+
+    Where a hover reads a number from an array, the browser writes it: no string per point.
+
+    >>> hover_format(0.01, 12400.0), hover_format(1e-9, 1.0)
+    (',.3~r', '.3~g')
+    """
+    size = max(abs(low), abs(high))
+    small = min(abs(low), abs(high)) if low * high > 0 else size
+    return ",.3~r" if small >= 1e-4 and size < 1e6 else ".3~g"

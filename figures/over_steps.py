@@ -6,30 +6,29 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import plotly.graph_objects as go
+import pyarrow as pa
 
+from optgeom.figures import tables
+from optgeom.figures.arrays import Flags, Floats, Ints, extent, quartiles
+from optgeom.figures.cells import cells
 from optgeom.figures.empty import empty
-from optgeom.figures.formats import bound
+from optgeom.figures.formats import bound, hover_format, whole
 from optgeom.figures.labels import EndLabel, end_labels, margin_for
-from optgeom.figures.names import escape, layer_title, run_label, run_short
-from optgeom.figures.reading import (
-    Missing,
-    Source,
-    as_traces,
-    find_layer,
-    numbers_of,
-    slot_map,
-    texts_of,
-)
-from optgeom.figures.statuses import explained, nothing_in
-from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
+from optgeom.figures.names import escape, layer_place, layer_title, run_label, run_short
+from optgeom.figures.reading import Missing, Source, as_traces, find_layer, slot_map
+from optgeom.figures.statuses import nothing_in
+from optgeom.figures.steps import Span, drawn, inside, reach, step_layout
+from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, theme_of
+from optgeom.figures.thin import thinned, thinned_band
 from optgeom.geometry.catalogue import metric_named
 
 if TYPE_CHECKING:
+    from optgeom.traces.info import LayerInfo
     from optgeom.traces.store import Trace
 
 FEW = 30
+AT_LEAST = "\N{GREATER-THAN OR EQUAL TO} "
 
 
 class MetricCurve(NamedTuple):
@@ -38,29 +37,47 @@ class MetricCurve(NamedTuple):
     Attributes:
         run: the run.
         slot: its colour slot.
-        steps: captured steps.
-        values: the layer's values, NaN-free; None where a step has none (a gap stays a gap).
+        steps: the captured steps of the span and one beyond either end.
+        values: the layer's values; NaN where a captured step has none (a gap stays a gap).
         bounds: True where the value is only a lower bound.
-        low: the first quartile over the layers of the same kind.
+        low: the first quartile over the layers of the same kind, NaN where there is none.
         high: the third quartile.
     """
 
     run: str
     slot: int
-    steps: tuple[int, ...]
-    values: tuple[float | None, ...]
-    bounds: tuple[bool, ...]
-    low: tuple[float | None, ...]
-    high: tuple[float | None, ...]
+    steps: Ints
+    values: Floats
+    bounds: Flags
+    low: Floats
+    high: Floats
 
 
 class MetricInfo(NamedTuple):
-    """What the figure draws."""
+    """What the figure draws.
+
+    Attributes:
+        title: the layer's display name.
+        layer: the layer.
+        metric: the column.
+        stage: the stage of the metric.
+        logarithmic: whether the values span more than a factor of 20.
+        curves: one per run that has a number.
+        extent: the smallest and largest value over all steps, bands included.
+        ends: where the step axis begins and ends.
+        span: the zoom; None for all steps.
+        missing: what runs lack.
+    """
 
     title: str
+    layer: LayerInfo
     metric: str
+    stage: str
     logarithmic: bool
     curves: tuple[MetricCurve, ...]
+    extent: tuple[float, float]
+    ends: Span
+    span: Span | None
     missing: tuple[Missing, ...]
 
 
@@ -71,8 +88,9 @@ def info(
     *,
     stage: str = "update",
     slots: Mapping[str, int] | None = None,
+    span: Span | None = None,
 ) -> MetricInfo:
-    """Collect one metric of one layer over all captured steps.
+    """Collect one metric of one layer over the captured steps.
 
     Args:
         traces: one trace or several.
@@ -80,6 +98,7 @@ def info(
         metric: a column of the catalogue.
         stage: the stage of the metric.
         slots: colour slot per run; by default decided from these traces.
+        span: the first and last step shown; None for all. The value axis is that of all steps.
     """
     shown = as_traces(traces)
     table = metric_named(metric).table
@@ -93,9 +112,20 @@ def info(
             missing.append(nothing_in(trace, title=title, stage=stage, table=table, layer=layer))
         else:
             curves.append(curve)
-    values = [value for curve in curves for value in curve.values if value is not None]
-    spans = bool(values) and min(values) > 0 and max(values) > 20 * min(values)
-    return MetricInfo(title, metric, spans, tuple(curves), tuple(missing))
+    own = extent(*(curve.values for curve in curves))
+    everything = extent(*(part for one in curves for part in (one.values, one.low, one.high)))
+    return MetricInfo(
+        title,
+        described,
+        metric,
+        stage,
+        own is not None and own[0] > 0 and own[1] > 20 * own[0],
+        tuple(_within(curve, span) for curve in curves),
+        everything or (0.0, 1.0),
+        reach((curve.steps for curve in curves), span),
+        span,
+        tuple(missing),
+    )
 
 
 def _curve(
@@ -106,39 +136,36 @@ def _curve(
     names = [one.name for one in trace.layers if one.kind == kind]
     if layer not in names:
         return None
-    table = trace.metrics(stages=[stage], layers=names)
-    numbers = numbers_of(table, metric)
-    at = np.asarray(table.column("step").to_numpy())
-    own = np.asarray([name == layer for name in table.column("layer").to_pylist()], dtype=bool)
-    if not np.isfinite(numbers[own]).any():
+    found = cells(trace, metric, stage=stage, layers=names)
+    mine = names.index(layer)
+    numbers = found.values[:, mine]
+    if not np.isfinite(numbers).any():
         return None
-    floors = [text == "at_floor" for text in texts_of(table, "spectrum_status")]
-    own &= np.isfinite(numbers) | explained(table, metric_named(metric).table)
-    steps = np.unique(at[own])
-    value = {int(at[i]): (float(numbers[i]), floors[i]) for i in np.flatnonzero(own)}
-    quartiles = [_quartiles(numbers[at == step]) for step in steps]
-    limited = metric == "condition_number"
+    # A captured step that says why it has no number breaks the line; one not due does not.
+    rows = np.isfinite(numbers) | found.said.explained[:, mine]
+    low, high = quartiles(found.values[rows])
     return MetricCurve(
         trace.name,
         slot,
-        tuple(int(step) for step in steps),
-        tuple(_known(value[int(step)][0]) for step in steps),
-        tuple(limited and value[int(step)][1] for step in steps),
-        tuple(low for low, _ in quartiles),
-        tuple(high for _, high in quartiles),
+        found.steps[rows],
+        np.where(np.isfinite(numbers), numbers, np.nan)[rows],
+        found.bounds[rows, mine],
+        low,
+        high,
     )
 
 
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _quartiles(values: npt.NDArray[np.float64]) -> tuple[float | None, float | None]:
-    present = values[np.isfinite(values)]
-    if not present.size:
-        return None, None
-    low, high = np.percentile(present, [25, 75])
-    return float(low), float(high)
+def _within(curve: MetricCurve, span: Span | None) -> MetricCurve:
+    kept = drawn(curve.steps, span)
+    return MetricCurve(
+        curve.run,
+        curve.slot,
+        curve.steps[kept],
+        curve.values[kept],
+        curve.bounds[kept],
+        curve.low[kept],
+        curve.high[kept],
+    )
 
 
 def plot(
@@ -147,59 +174,51 @@ def plot(
     """Draw the layer bold, the band of its kind behind, a thin cursor at a step."""
     if not what.curves:
         return empty(what.missing, theme, height=height)
-    known = [
-        value
-        for curve in what.curves
-        for values in (curve.values, curve.low, curve.high)
-        for value in values
-        if value is not None
-    ]
-    low, high = min(known), max(known)
-    if what.logarithmic and low > 0:
-        span = (np.log10(low) - 0.05, np.log10(high) + 0.05)
+    low, high = what.extent
+    logarithmic = what.logarithmic and low > 0
+    if logarithmic:
+        ends = (float(np.log10(low)) - 0.05, float(np.log10(high)) + 0.05)
     else:
         pad = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
-        span = (low - pad, high + pad)
-    metric = metric_named(what.metric)
-    kind = "log" if what.logarithmic and low > 0 else "linear"
+        ends = (low - pad, high + pad)
     data: list[go.Scatter] = []
-    ends: list[EndLabel] = []
+    labels: list[EndLabel] = []
     for curve in what.curves:
-        data += [_band(curve, theme), _line(curve, theme)]
-        last = next((value for value in reversed(curve.values) if value is not None), None)
-        if last is not None:
-            place = np.log10(last) if kind == "log" else last
-            at = float((place - span[0]) / (span[1] - span[0]))
-            ends.append(EndLabel(run_short(curve.run), theme.run(curve.slot), at))
-    steps = [step for curve in what.curves for step in curve.steps]
-    first, final = min(steps), max(steps)
+        data += [_band(curve, theme), _line(curve, what, theme)]
+        known = curve.values[inside(curve.steps, what.span) & np.isfinite(curve.values)]
+        if known.size:
+            place = np.log10(known[-1]) if logarithmic else known[-1]
+            at = float((place - ends[0]) / (ends[1] - ends[0]))
+            labels.append(EndLabel(run_short(curve.run), theme.run(curve.slot), at))
+    scale = {"exponentformat": "power", "dtick": "D2"} if logarithmic else {"nticks": 6}
     return go.Figure(
         data=data,
-        layout=layout(
+        layout=step_layout(
             theme,
+            ends=what.ends,
+            cursor=cursor,
             height=height,
-            right=margin_for([label.text for label in ends]),
-            annotations=end_labels(ends, plot_height=height - 48),
-            shapes=[] if cursor is None else [_cursor(cursor, theme)],
-            xaxis=axis(theme, title="step", horizontal=True, tickformat=",d", nticks=8)
-            | {"range": [first, final if final > first else first + 1]}
-            | {"unifiedhovertitle": {"text": "step %{x:,d}"}}
-            | crosshair(theme),
-            yaxis=axis(theme, title=metric.title, horizontal=False, type=kind, range=list(span))
-            | ({"exponentformat": "power", "dtick": "D2"} if kind == "log" else {"nticks": 6}),
+            right=margin_for([run_short(curve.run) for curve in what.curves]),
+            annotations=end_labels(labels, plot_height=height - 48),
+            x={"unifiedhovertitle": {"text": "step %{x:,d}"}} | crosshair(theme),
+            yaxis=axis(
+                theme,
+                title=metric_named(what.metric).title,
+                horizontal=False,
+                type="log" if logarithmic else "linear",
+                range=list(ends),
+                **scale,
+            ),
         ),
     )
 
 
 def _band(curve: MetricCurve, theme: Theme) -> go.Scatter:
-    pairs = [
-        (step, low, high)
-        for step, low, high in zip(curve.steps, curve.low, curve.high, strict=True)
-        if low is not None and high is not None
-    ]
+    known = np.isfinite(curve.low) & np.isfinite(curve.high)
+    x, low, high = thinned_band(curve.steps[known], curve.low[known], curve.high[known])
     return go.Scatter(
-        x=[step for step, _, _ in pairs] + [step for step, _, _ in reversed(pairs)],
-        y=[high for _, _, high in pairs] + [low for _, low, _ in reversed(pairs)],
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([high, low[::-1]]),
         mode="none",
         fill="toself",
         fillcolor=translucent(theme.run(curve.slot), 0.14),
@@ -207,28 +226,29 @@ def _band(curve: MetricCurve, theme: Theme) -> go.Scatter:
     )
 
 
-def _line(curve: MetricCurve, theme: Theme) -> go.Scatter:
+def _line(curve: MetricCurve, what: MetricInfo, theme: Theme) -> go.Scatter:
     name = escape(run_label(curve.run))
-    hollow = any(curve.bounds)
+    kept = thinned(curve.values, flags=curve.bounds)
+    values, bounds = curve.values[kept], curve.bounds[kept]
+    few = len(curve.steps) <= FEW
+    hollow = bool(bounds.any())
+    marker: dict[str, object] = {"size": 7}
+    if hollow:
+        marker["symbol"] = np.where(bounds, "circle-open", "circle").tolist()
+        # Of many captures only the bounds are marked: dots on all of them would be a thick line.
+        marker["size"] = 7 if few else np.where(bounds, 7, 0).astype(np.uint8)
+    digits = hover_format(*what.extent)
     return go.Scatter(
-        x=curve.steps,
-        y=curve.values,
-        mode="lines+markers" if len(curve.steps) <= FEW or hollow else "lines",
+        x=curve.steps[kept],
+        y=values,
+        mode="lines+markers" if few or hollow else "lines",
         name=name,
         connectgaps=False,
-        text=[bound(v, is_bound=b) for v, b in zip(curve.values, curve.bounds, strict=True)],
-        hovertemplate=f"{name} %{{text}}<extra></extra>",
+        text=[AT_LEAST if one else "" for one in bounds.tolist()] if hollow else None,
+        hovertemplate=f"{name} {'%{text}' if hollow else ''}%{{y:{digits}}}<extra></extra>",
         line={"color": theme.run(curve.slot), "width": 2},
-        marker={
-            "size": 7,
-            "symbol": ["circle-open" if b else "circle" for b in curve.bounds],
-        },
+        marker=marker,
     )
-
-
-def _cursor(step: int, theme: Theme) -> dict[str, object]:
-    line = {"color": theme.reference, "width": 1}
-    return {"type": "line", "x0": step, "x1": step, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 
 def translucent(color: str, share: float) -> str:
@@ -239,6 +259,54 @@ def translucent(color: str, share: float) -> str:
     """
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{share:g})"
+
+
+def table(what: MetricInfo) -> pa.Table:
+    """Return the figure's data: a row per run and captured step of the span."""
+    columns = {
+        "run": pa.string(),
+        "layer": pa.string(),
+        "stage": pa.string(),
+        "step": pa.int64(),
+        what.metric: pa.float64(),
+        "is a lower bound": pa.bool_(),
+        "first quartile of the kind": pa.float64(),
+        "third quartile of the kind": pa.float64(),
+    }
+    parts = []
+    for curve in what.curves:
+        kept = inside(curve.steps, what.span)
+        of = [curve.run, what.layer.name, what.stage]
+        each = [part[kept] for part in curve[2:]]
+        parts.append(dict(zip(columns, [*of, *each], strict=True)))
+    return tables.stacked(parts, columns)
+
+
+def words(what: MetricInfo) -> str:
+    """Return the figure in a sentence per run."""
+    title = metric_named(what.metric).title
+    said = [f"{title} of {layer_place(what.layer)} over steps."] if what.curves else []
+    return tables.joined([*said, *(_said(one, what) for one in what.curves)], what.missing)
+
+
+def _said(curve: MetricCurve, what: MetricInfo) -> str:
+    kept = inside(curve.steps, what.span)
+    steps, values, bounds = curve.steps[kept], curve.values[kept], curve.bounds[kept]
+    known = np.flatnonzero(np.isfinite(values))
+    run = run_label(curve.run)
+    if not known.size:
+        return f"{run} has no number in these steps."
+    ends = [
+        f"{bound(float(values[one]), is_bound=bool(bounds[one]))} at step {whole(int(steps[one]))}"
+        for one in (known[0], known[-1])
+    ]
+    gaps = len(values) - known.size
+    broken = f", {whole(gaps)} captured steps without a number" if gaps else ""
+    if known.size == 1:
+        return f"{run}: {ends[0]}{broken}."
+    low, high = known[values[known].argmin()], known[values[known].argmax()]
+    least, most = (bound(float(values[i]), is_bound=bool(bounds[i])) for i in (low, high))
+    return f"{run}: from {ends[0]} to {ends[1]}, between {least} and {most}{broken}."
 
 
 def metric_over_steps(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
+from optgeom.figures.arrays import extent
+from optgeom.figures.cells import cells, newest
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import nice, number, short
 from optgeom.figures.labels import note
@@ -17,11 +19,9 @@ from optgeom.figures.reading import (
     Source,
     as_traces,
     at_or_before,
-    layer_in,
-    numbers_of,
     slot_map,
 )
-from optgeom.figures.statuses import nothing_in, statuses_of
+from optgeom.figures.statuses import nothing_in
 from optgeom.figures.theme import Theme, ThemeName, axis, layout, theme_of
 from optgeom.geometry.catalogue import metric_named
 
@@ -32,11 +32,12 @@ ROW = 22
 
 
 class PairRow(NamedTuple):
-    """One layer's value in each run, None where it was not captured."""
+    """One layer's value in each run and its captured step, None where there is none."""
 
     layer: str
     title: str
     values: tuple[float | None, ...]
+    steps: tuple[int | None, ...]
 
 
 class PairGroup(NamedTuple):
@@ -52,6 +53,7 @@ class LayerPairsInfo(NamedTuple):
 
     Attributes:
         metric: the column.
+        stage: the stage of the metric.
         runs: the runs' names, in the order of each row's values.
         slots: their colour slots.
         steps: the step that each run's values are of, None where it has none.
@@ -61,6 +63,7 @@ class LayerPairsInfo(NamedTuple):
     """
 
     metric: str
+    stage: str
     runs: tuple[str, ...]
     slots: tuple[int, ...]
     steps: tuple[int | None, ...]
@@ -90,30 +93,26 @@ def info(
     table = metric_named(metric).table
     colours = slot_map(shown, slots)
     missing: list[Missing] = []
-    values: list[dict[str, float]] = []
+    found: list[dict[str, tuple[float, int]]] = []
     steps: list[int | None] = []
     maximum = 0.0
     for trace in shown:
-        at, found, top = _values(trace, stage, metric, step)
-        if not found:
+        at, values, top = _values(trace, stage, metric, step)
+        if not values:
             missing.append(nothing_in(trace, title="any layer", stage=stage, table=table))
-        values.append(found)
+        found.append(values)
         steps.append(at)
         maximum = max(maximum, top)
     layers = {layer.name: layer for trace in shown for layer in trace.layers}
-    captured = {name for found in values for name in found}
     titles = layer_titles(layers.values())
     groups = []
     for kind, members in by_kind(layers.values()).items():
-        rows = tuple(
-            PairRow(one.name, titles[one.name], tuple(found.get(one.name) for found in values))
-            for one in members
-            if one.name in captured or any(layer_in(trace, one.name) for trace in shown)
-        )
+        rows = tuple(_row(one.name, titles[one.name], found) for one in members)
         medians = tuple(_median([row.values[place] for row in rows]) for place in range(len(shown)))
         groups.append(PairGroup(kind, medians, rows))
     return LayerPairsInfo(
         metric,
+        stage,
         tuple(trace.name for trace in shown),
         tuple(colours.get(trace.name, 99) for trace in shown),
         tuple(steps),
@@ -125,29 +124,28 @@ def info(
 
 def _values(
     trace: Trace, stage: str, metric: str, step: int | None
-) -> tuple[int | None, dict[str, float], float]:
-    """Return the step, each layer's value there or nearest before, and the largest of all."""
-    if stage not in trace.stages:
+) -> tuple[int | None, dict[str, tuple[float, int]], float]:
+    """Return the step, each layer's value and its step, and the largest of all captures."""
+    every = cells(trace, metric, stage=stage)
+    top = extent(every.values)
+    if top is None:
         return None, {}, 0.0
-    table = trace.metrics(stages=[stage])
-    numbers = numbers_of(table, metric)
-    usable = np.isfinite(numbers)
-    if not usable.any():
-        return None, {}, 0.0
-    at = table.column("step").to_numpy()
-    names = table.column("layer").to_pylist()
-    statuses = statuses_of(table, metric_named(metric).table)
-    captured = usable | np.asarray([bool(status) for status in statuses])
-    found: dict[str, float] = {}
-    # Rows come sorted by step, so the last one captured for a layer is the nearest; if it holds
-    # no number, an earlier step's would be a stale one.
-    for place in np.flatnonzero(captured):
-        if step is None or at[place] <= step:
-            found.pop(names[place], None)
-            if usable[place]:
-                found[names[place]] = float(numbers[place])
-    known = [int(one) for one in np.unique(at[captured])]
-    return at_or_before(known, step), found, float(numbers[usable].max())
+    # A captured cell without a number has none here: an earlier step's would be a stale one.
+    now = newest(every, step)
+    usable = np.flatnonzero(np.isfinite(now.values)).tolist()
+    found = {now.layers[one]: (float(now.values[one]), int(now.steps[one])) for one in usable}
+    known = every.steps[every.captured.any(axis=1)].tolist()
+    return at_or_before(known, step), found, top[1]
+
+
+def _row(layer: str, title: str, found: Sequence[Mapping[str, tuple[float, int]]]) -> PairRow:
+    each = [values.get(layer) for values in found]
+    return PairRow(
+        layer,
+        title,
+        tuple(None if one is None else one[0] for one in each),
+        tuple(None if one is None else one[1] for one in each),
+    )
 
 
 def _median(values: list[float | None]) -> float | None:

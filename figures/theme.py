@@ -96,7 +96,23 @@ DARK = Theme(
         (1.0, "#7FE095"),
     ),
 )
-SEQUENTIAL = "Cividis"
+
+ScaleName = Literal["diverging", "sequential"]
+
+# Cividis: the same in both themes, and an even scale in grey. Equally spaced.
+_CIVIDIS = (
+    "#00224E",
+    "#123570",
+    "#3B496C",
+    "#575D6D",
+    "#707173",
+    "#8A8678",
+    "#A59C74",
+    "#C3B369",
+    "#E1CC55",
+    "#FEE838",
+)
+SEQUENTIAL = tuple((place / 9, colour) for place, colour in enumerate(_CIVIDIS))
 
 
 def theme_of(name: ThemeName) -> Theme:
@@ -109,6 +125,29 @@ def theme_of(name: ThemeName) -> Theme:
     if name not in themes:
         raise OptgeomError(f'theme must be "light" or "dark"; got {name!r}')
     return themes[name]
+
+
+def scale(theme: Theme, name: ScaleName) -> tuple[tuple[float, str], ...]:
+    """Return a colour scale: from 0 (low) to 1 (high), equal steps of the logarithm or value.
+
+    Args:
+        theme: the colours.
+        name: ``"diverging"`` for norm / mean, ``"sequential"`` for every other magnitude.
+    """
+    return theme.diverging if name == "diverging" else SEQUENTIAL
+
+
+def scale_stops(theme: Theme, name: ScaleName) -> tuple[str, ...]:
+    """Return a colour scale as the stops of a CSS gradient, low to high.
+
+    Args:
+        theme: the colours.
+        name: as in ``scale``.
+
+    >>> scale_stops(LIGHT, "diverging")[:2]
+    ('#5B2A86 0%', '#A583C3 25%')
+    """
+    return tuple(f"{colour} {100 * share:.4g}%" for share, colour in scale(theme, name))
 
 
 def axis(theme: Theme, *, title: str, horizontal: bool, **settings: Any) -> dict[str, Any]:
