@@ -11,7 +11,8 @@ Flags = npt.NDArray[np.bool_]
 
 NO_FLOATS: Floats = np.empty(0)
 NO_INTS: Ints = np.empty(0, np.int64)
-NO_FLAGS: Flags = np.empty(0, bool)
+NO_FLOAT_CELLS: Floats = np.empty((0, 0))
+NO_INT_CELLS: Ints = np.empty((0, 0), np.int64)
 
 
 def extent(*blocks: npt.NDArray[np.floating]) -> tuple[float, float] | None:
@@ -27,30 +28,25 @@ def extent(*blocks: npt.NDArray[np.floating]) -> tuple[float, float] | None:
     return float(min(block.min() for block in some)), float(max(block.max() for block in some))
 
 
-def quartiles(values: Floats) -> tuple[Floats, Floats]:
-    """Return the first and third quartile of each row, (k, n) values; NaN where a row has none.
+def quantiles(values: Floats, *shares: float) -> list[Floats]:
+    """Return quantiles of each row, (k, n) values to (k,) each; NaN where a row has no number.
 
-    Linear interpolation, as ``np.nanpercentile``, which loops over rows in Python.
+    Linear interpolation, as ``np.nanquantile``, which loops over rows in Python.
 
-    >>> low, high = quartiles(np.array([[1.0, np.nan, 3.0], [np.nan] * 3]))
-    >>> low.tolist(), high.tolist()
-    ([1.5, nan], [2.5, nan])
+    >>> [one.tolist() for one in quantiles(np.array([[1.0, np.nan, 3.0], [np.nan] * 3]), 0.5, 1)]
+    [[2.0, nan], [3.0, nan]]
     """
     if not values.size:
-        empty = np.full(len(values), np.nan)
-        return empty, empty.copy()
-    finite = np.where(np.isfinite(values), values, np.nan)
-    ordered = np.sort(finite, axis=1)  # NaN goes to the end
-    last = np.isfinite(ordered).sum(axis=1) - 1
+        return [np.full(len(values), np.nan) for _ in shares]
+    ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=1)  # NaN goes last
+    last = np.maximum(np.isfinite(ordered).sum(axis=1) - 1, 0)
     rows = np.arange(len(values))
     found = []
-    for share in (0.25, 0.75):
-        place = np.maximum(last, 0) * share
-        below = np.floor(place).astype(np.int64)
-        above = np.minimum(below + 1, np.maximum(last, 0))
-        low, high = ordered[rows, below], ordered[rows, above]
-        found.append(low + (place - below) * (high - low))
-    return found[0], found[1]
+    for share in shares:
+        below = np.floor(last * share).astype(np.int64)
+        low, high = ordered[rows, below], ordered[rows, np.minimum(below + 1, last)]
+        found.append(low + (last * share - below) * (high - low))
+    return found
 
 
 def small_whole(*numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:

@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from optgeom.figures.arrays import Ints
+
 MOST = 256
 
 
-def farthest(
-    values: npt.NDArray[np.float64], *, most: int = MOST
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Bin rows so that each bin shows, per column, its entry farthest from zero.
+class Bins(NamedTuple):
+    """Which rows share a bin.
+
+    Attributes:
+        edges: (b + 1,) where bins begin, and the end.
+        members: (b, n) the rows of each bin; a short bin repeats its last one.
+    """
+
+    edges: Ints
+    members: Ints
+
+
+def bins_of(rows: int, *, most: int = MOST) -> Bins:
+    """Deal rows out to bins of nearly equal size, in their order.
+
+    Args:
+        rows: how many there are.
+        most: bins at most; with as many rows or fewer each has its own.
+
+    >>> bins_of(5, most=2).members.tolist()
+    [[0, 1, 1], [2, 3, 4]]
+    """
+    edges = np.linspace(0, rows, min(rows, most) + 1).round().astype(np.int64)
+    widest = int(np.diff(edges).max(initial=0))
+    members = edges[:-1, None] + np.arange(widest)
+    return Bins(edges, np.minimum(members, edges[1:, None] - 1))
+
+
+def winners(scores: npt.NDArray[Any], bins: Bins) -> tuple[Ints, npt.NDArray[Any]]:
+    """Return the row that each bin shows, and its score: the highest; NaN wins over nothing.
 
     A mean would hide the one dormant neuron that the picture is looked at for.
 
     Args:
-        values: (m, k), for instance log2(norm / mean).
-        most: bins at most; with m <= most the rows are returned as they are.
+        scores: (k, rows), for instance how far each is from 1 at k captures.
+        bins: the rows' bins.
 
     Returns:
-        (b, k) binned values, and (b, k) which row each came from.
+        (k, b) rows, (k, b) scores.
 
-    >>> farthest(np.array([[0.1], [-2.0], [0.3], [0.2]]), most=2)[0].ravel().tolist()
-    [-2.0, 0.3]
+    >>> winners(np.array([[1.0, 4.0, 2.0, np.nan]]), bins_of(4, most=2))[0].tolist()
+    [[1, 2]]
     """
-    rows, columns = values.shape
-    if rows <= most:
-        return values, np.tile(np.arange(rows)[:, None], (1, columns))
-    edges = np.linspace(0, rows, most + 1).round().astype(np.int64)
-    binned = np.empty((most, columns))
-    source = np.empty((most, columns), dtype=np.int64)
-    for place, (start, stop) in enumerate(pairwise(edges)):
-        block = values[start:stop]
-        winner = np.abs(np.nan_to_num(block, nan=0.0)).argmax(axis=0)
-        binned[place] = block[winner, np.arange(columns)]
-        source[place] = start + winner
-    return binned, source
+    block = scores[:, bins.members]
+    best = np.where(np.isnan(block), -np.inf, block).argmax(axis=2)[:, :, None]
+    rows = np.broadcast_to(bins.members, block.shape)
+    shown = np.take_along_axis(block, best, axis=2)[:, :, 0]
+    return np.take_along_axis(rows, best, axis=2)[:, :, 0], shown

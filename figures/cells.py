@@ -128,7 +128,7 @@ def newest(of: Cells, step: int | None) -> LayerValues:
             of.layers, np.full(count, np.nan), none, np.zeros(count, bool), ("",) * count
         )
     before = of.captured[:stop]
-    there = before.any(axis=0)
+    there: Flags = np.any(before, axis=0)
     # The first True from the end; without one, argmax is 0 and `there` is False.
     rows = stop - 1 - before[::-1].argmax(axis=0)
     columns = np.arange(count)

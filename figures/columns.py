@@ -34,6 +34,9 @@ class Columns(NamedTuple):
     stops: Ints
 
 
+NO_COLUMNS = Columns(NO_FLOATS, NO_INTS, NO_INTS)
+
+
 def columns_of(steps: Ints, *, most: int = MOST) -> Columns:
     """Lay captures out as columns.
 
@@ -45,7 +48,7 @@ def columns_of(steps: Ints, *, most: int = MOST) -> Columns:
     [-5.0, 5.0, 15.0, 25.0, 85.0, 95.0]
     """
     if not len(steps):
-        return Columns(NO_FLOATS, NO_INTS, NO_INTS)
+        return NO_COLUMNS
     spacing = np.diff(steps).astype(np.float64)
     usual = float(np.median(spacing)) if spacing.size else 2.0
     gap = spacing > APART * usual

@@ -2,141 +2,350 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+import pyarrow as pa
 
+from optgeom.figures import columns, tables
+from optgeom.figures.arrays import (
+    NO_FLOAT_CELLS,
+    NO_INT_CELLS,
+    Flags,
+    Floats,
+    Ints,
+    extent,
+    quantiles,
+    small_whole,
+)
+from optgeom.figures.cells import Cells, cells
+from optgeom.figures.columns import Columns
 from optgeom.figures.empty import empty
-from optgeom.figures.formats import number
-from optgeom.figures.labels import note
-from optgeom.figures.names import by_kind, escape, layer_titles
-from optgeom.figures.reading import Missing, Source, numbers_of, one_trace
+from optgeom.figures.formats import hover_format, number, whole
+from optgeom.figures.labels import LINE, note, spread
+from optgeom.figures.names import by_kind, escape, layer_titles, run_label, shorten
+from optgeom.figures.reading import Missing, Source, one_trace
+from optgeom.figures.scales import Scale, bar, colours
 from optgeom.figures.statuses import nothing_in
-from optgeom.figures.theme import SEQUENTIAL, Theme, ThemeName, axis, layout, theme_of
+from optgeom.figures.steps import Span, drawn, inside, reach, step_layout
+from optgeom.figures.theme import Theme, ThemeName, theme_of
 from optgeom.geometry.catalogue import metric_named
 
-ROW = 14
 GAP = 6
+LOWEST_ROW, HIGHEST_ROW = 4.0, 14.0
+TALLEST = 840
+ABOVE, BELOW, LEFT, RIGHT = 8, 44, 124, 16
+# Rows times columns at which a figure stays below 0.8 MB.
+CELLS = 256 * columns.MOST
 
 
 class LayerMapInfo(NamedTuple):
     """What the figure draws.
 
     Attributes:
+        run: the run.
         metric: the column.
-        steps: captured steps.
+        stage: the stage of the metric.
         kinds: per kind of layer, its layers' titles by depth.
-        values: a row per layer, in that order; None where a step has none.
+        layers: the layers' names, a row each, in that order.
+        columns: how the captures are laid out over steps.
+        values: (rows, columns); NaN where there is none.
+        at: the captured step that each value is of, -1 where there is none.
+        extent: the smallest and largest value over all steps; None where there is none.
+        ends: where the step axis begins and ends.
+        span: the zoom; None for all steps.
         missing: what the run lacks.
     """
 
+    run: str
     metric: str
-    steps: tuple[int, ...]
+    stage: str
     kinds: tuple[tuple[str, tuple[str, ...]], ...]
-    values: tuple[tuple[float | None, ...], ...]
+    layers: tuple[str, ...]
+    columns: Columns
+    values: Floats
+    at: Ints
+    extent: tuple[float, float] | None
+    ends: Span
+    span: Span | None
     missing: tuple[Missing, ...]
 
 
-def info(source: Source, metric: str, *, stage: str = "update") -> LayerMapInfo:
+def info(
+    source: Source, metric: str, *, stage: str = "update", span: Span | None = None
+) -> LayerMapInfo:
     """Collect one metric of every layer.
+
+    A layer whose turn has not come keeps its last value until it does. Above as many captures as
+    there are columns, a cell shows the value farthest from the layer's median.
 
     Args:
         source: one run.
         metric: a column of the catalogue.
         stage: the stage of the metric.
+        span: the first and last step shown; None for all. The colours are those of all steps.
     """
     trace = one_trace(source)
-    absent = nothing_in(trace, title="any layer", stage=stage, table=metric_named(metric).table)
-    if stage not in trace.stages:
-        return LayerMapInfo(metric, (), (), (), (absent,))
-    table = trace.metrics(stages=[stage])
-    numbers = numbers_of(table, metric)
-    if not np.isfinite(numbers).any():
-        return LayerMapInfo(metric, (), (), (), (absent,))
-    at = np.asarray(table.column("step").to_numpy())
-    names = table.column("layer").to_pylist()
-    steps = np.unique(at[np.isfinite(numbers)])
-    column = {int(step): place for place, step in enumerate(steps)}
-    filled: dict[str, list[float | None]] = {}
-    for place in np.flatnonzero(np.isfinite(numbers)):
-        row = filled.setdefault(names[place], [None] * len(steps))
-        row[column[int(at[place])]] = float(numbers[place])
-    layers = [layer for layer in trace.layers if layer.name in filled]
+    every = cells(trace, metric, stage=stage)
+    known = extent(every.values)
+    if known is None:
+        table = metric_named(metric).table
+        absent = nothing_in(trace, title="any layer", stage=stage, table=table)
+        return LayerMapInfo(
+            trace.name,
+            metric,
+            stage,
+            kinds=(),
+            layers=(),
+            columns=columns.NO_COLUMNS,
+            values=NO_FLOAT_CELLS,
+            at=NO_INT_CELLS,
+            extent=None,
+            ends=reach([], span),
+            span=span,
+            missing=(absent,),
+        )
+    filled = np.flatnonzero(np.any(np.isfinite(every.values), axis=0)).tolist()
+    held = {every.layers[column] for column in filled}
+    layers = [layer for layer in trace.layers if layer.name in held]
     titles = layer_titles(layers)
     groups = by_kind(layers)
+    names = tuple(one.name for group in groups.values() for one in group)
+    place = {name: column for column, name in enumerate(every.layers)}
+    order = np.array([place[name] for name in names], dtype=np.int64)
+    steps = every.steps[every.captured.any(axis=1)]
+    laid, values, at = _laid_out(every, order, span)
     return LayerMapInfo(
+        trace.name,
         metric,
-        tuple(int(step) for step in steps),
+        stage,
         tuple((kind, tuple(titles[one.name] for one in group)) for kind, group in groups.items()),
-        tuple(tuple(filled[one.name]) for group in groups.values() for one in group),
+        names,
+        laid,
+        values,
+        at,
+        known,
+        reach([steps], span),
+        span,
         (),
     )
 
 
-def plot(what: LayerMapInfo, *, theme: Theme) -> go.Figure:
-    """Draw layer by step, kinds apart, depth downward; logarithmic where the values allow it."""
-    if not what.values:
+def _laid_out(every: Cells, order: Ints, span: Span | None) -> tuple[Columns, Floats, Ints]:
+    """Return the columns, each cell's value and the step that it is of."""
+    rows = np.flatnonzero(every.captured.any(axis=1))
+    values = every.values[np.ix_(rows, order)]
+    values = np.where(np.isfinite(values), values, np.nan)
+    steps = every.steps[rows]
+    source = _held(every.captured[np.ix_(rows, order)], steps)
+    kept = drawn(steps, span)
+    most = max(8, min(columns.MOST, CELLS // max(1, len(order))))
+    laid = columns.columns_of(steps[kept], most=most)
+    shown = np.take_along_axis(values, np.maximum(source, 0), axis=0)
+    shown = np.where(source >= 0, shown, np.nan)[kept]
+    scores = shown.T
+    if (laid.stops - laid.starts).max(initial=0) > 1:
+        log = _logarithmic(extent(values))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            (middle,) = quantiles(np.log(values.T) if log else values.T, 0.5)
+            scores = np.abs((np.log(shown.T) if log else shown.T) - middle[:, None])
+    picked = columns.pick(scores, laid)
+    found = columns.at(shown.T, picked)
+    of = np.take_along_axis(source[kept].T, np.maximum(picked, 0), axis=1)
+    return laid, found, np.where(np.isfinite(found), steps[np.maximum(of, 0)], -1)
+
+
+def _held(captured: Flags, steps: Ints) -> Ints:
+    """Return, per step and layer, which capture a cell shows: its own, or the layer's last one.
+
+    Layers that take turns are captured at different steps: each keeps its value until its next
+    turn, and not longer than its turns are usually apart.
+    """
+    if captured.all():
+        return np.tile(np.arange(len(steps))[:, None], (1, captured.shape[1]))
+    own = np.where(captured, np.arange(len(steps))[:, None], -1)
+    last = np.maximum.accumulate(own, axis=0)
+    first, final = captured.argmax(axis=0), last[-1]
+    count = np.maximum(captured.sum(axis=0) - 1, 1)
+    usual = (steps[np.maximum(final, 0)] - steps[first]) / count
+    since = steps[:, None] - steps[np.maximum(last, 0)]
+    found: Ints = np.where((last >= 0) & (since <= 1.5 * usual), last, -1)
+    return found
+
+
+def _logarithmic(known: tuple[float, float] | None) -> bool:
+    return known is not None and known[0] > 0 and known[1] > 4 * known[0]
+
+
+def shared_scale(infos: Iterable[LayerMapInfo]) -> Scale:
+    """Return the colour scale of several runs side by side; logarithmic where values allow it."""
+    known = [one.extent for one in infos if one.extent is not None]
+    if not known:
+        return Scale(0.0, 1.0, False)
+    low, high = min(one[0] for one in known), max(one[1] for one in known)
+    return Scale(low, high, _logarithmic((low, high)))
+
+
+def plot(
+    what: LayerMapInfo,
+    *,
+    theme: Theme,
+    cursor: int | None = None,
+    scale: Scale | None = None,
+    colorbar: bool = True,
+    ends: Span | None = None,
+) -> go.Figure:
+    """Draw layer by step, kinds apart, depth downward.
+
+    Args:
+        what: the values.
+        theme: the colours.
+        cursor: the chosen step.
+        scale: the colour scale, shared with other runs; by default that of this run.
+        colorbar: False leaves the bar away, for a page that draws one of its own.
+        ends: the step axis, shared with other runs; by default that of this run.
+    """
+    if what.extent is None:
         return empty(what.missing, theme)
-    known = [value for row in what.values for value in row if value is not None]
-    logarithmic = min(known) > 0 and max(known) > 4 * min(known)
-
-    def scale(value: float) -> float:
-        return float(np.log10(value)) if logarithmic else value
-
-    low, high = scale(min(known)), scale(max(known))
-    ticks = np.linspace(low, high, 5).tolist() if high > low else [low]
-    data, notes, tops, place, row = [], [], [], 0.0, 0
-    for kind, titles in what.kinds:
-        tops.append((kind, place))
-        block = what.values[row : row + len(titles)]
-        data.append(
-            go.Heatmap(
-                z=[
-                    [None if value is None else scale(value) for value in values]
-                    for values in block
-                ],
-                x=[f"{step:,}" for step in what.steps],
-                y=[place + i + 0.5 for i in range(len(titles))],
-                text=[
-                    [f"{escape(title)}<br>{number(value)}" for value in values]
-                    for title, values in zip(titles, block, strict=True)
-                ],
-                hovertemplate="step %{x}<br>%{text}<extra></extra>",
-                coloraxis="coloraxis",
-            )
-        )
-        place += len(titles) + GAP / ROW
-        row += len(titles)
-    for kind, top in tops:
-        notes.append(
-            note(escape(kind), theme, x=0, xref="paper", xanchor="right", xshift=-8, y=top + 0.5)
-        )
+    scale = scale or shared_scale([what])
     metric = metric_named(what.metric)
+    edges, rows, tops = _rows(what)
+    full = len(edges) - 1
+    shape = (full, what.values.shape[1])
+    z = np.full(shape, np.nan, np.float32)
+    z[rows] = what.values
+    of = np.zeros(shape, np.int64)
+    of[rows] = np.maximum(what.at, 0)
+    row = np.zeros(shape, np.int64)
+    row[rows] = np.arange(len(rows))[:, None]
+    titles = [title for _, members in what.kinds for title in members]
+    digits = hover_format(*what.extent)
+    data = [
+        go.Heatmap(
+            z=z,
+            x=what.columns.edges,
+            y=edges,
+            customdata=small_whole(of, row),
+            hoverongaps=False,
+            hovertemplate="%{y}<br>step %{customdata[0]:,d}<br>"
+            f"{escape(metric.title)} %{{z:{digits}}}<extra></extra>",
+            showscale=False,
+            **colours(scale, theme, "sequential"),
+        )
+    ]
+    if colorbar:
+        ticks = [(tick, number(tick)) for tick in scale.ticks()]
+        data.append(bar(scale, theme, "sequential", ticks=ticks, title=metric.title))
+    top = 28 if colorbar else ABOVE
+    height = max(160, round(edges[-1]) + top + BELOW)
     return go.Figure(
         data=data,
-        layout=layout(
+        layout=step_layout(
             theme,
-            height=round(place * ROW) + 72,
-            margin={"l": 110, "r": 84, "t": 24, "b": 44},
+            ends=ends if ends is not None and what.span is None else what.ends,
+            cursor=cursor,
+            meta={"layers": what.layers},
+            height=height,
+            margin={"l": LEFT, "r": 84 if colorbar else RIGHT, "t": top, "b": BELOW},
             hovermode="closest",
-            xaxis=axis(theme, title="step", horizontal=True, type="category", nticks=8),
-            yaxis={"range": [place, 0], "visible": False, "fixedrange": True},
-            coloraxis={
-                "colorscale": SEQUENTIAL,
-                "cmin": low,
-                "cmax": high if high > low else low + 1,
-                "colorbar": {
-                    "title": {"text": metric.title, "font": {"size": 12, "color": theme.muted}},
-                    "thickness": 12,
-                    "outlinewidth": 0,
-                    "tickvals": ticks,
-                    "ticktext": [number(10.0**t if logarithmic else t) for t in ticks],
-                    "tickfont": {"size": 12, "color": theme.muted},
-                },
+            yaxis={
+                "range": [edges[-1], 0],
+                "fixedrange": True,
+                "showgrid": False,
+                "zeroline": False,
+                "showticklabels": False,
+                # The hover names a row by its tick, so that no cell carries a string.
+                "tickvals": (edges[rows] + edges[rows + 1]) / 2,
+                "ticktext": [escape(title) for title in titles],
+                "ticks": "",
             },
-            annotations=notes,
+            annotations=_kinds(tops, float(edges[-1]), height - top - BELOW, theme),
         ),
+    )
+
+
+def _rows(what: LayerMapInfo) -> tuple[Floats, Ints, list[tuple[str, float]]]:
+    """Return the rows' edges in pixels, which rows are layers, and where each kind begins."""
+    gaps = GAP * (len(what.kinds) - 1)
+    row = min(HIGHEST_ROW, max(LOWEST_ROW, (TALLEST - gaps) / len(what.layers)))
+    edges, tops = [0.0], []
+    rows: list[int] = []
+    for kind, members in what.kinds:
+        if rows:
+            edges.append(edges[-1] + GAP)
+        tops.append((kind, edges[-1] + min(row, LINE) / 2))
+        for _ in members:
+            rows.append(len(edges) - 1)
+            edges.append(edges[-1] + row)
+    return np.array(edges), np.array(rows, dtype=np.int64), tops
+
+
+def _kinds(
+    tops: list[tuple[str, float]], total: float, height: float, theme: Theme
+) -> list[dict[str, object]]:
+    """Write the kinds at the left, each at its first row, moved apart where they collide."""
+    places = spread([top / total for _, top in tops], LINE / height)
+    return [
+        note(
+            escape(shorten(kind, 17)),
+            theme,
+            x=0,
+            xref="paper",
+            xanchor="right",
+            xshift=-8,
+            y=1 - place,
+            yref="paper",
+            yanchor="middle",
+        )
+        for (kind, _), place in zip(tops, places, strict=True)
+    ]
+
+
+def table(what: LayerMapInfo) -> pa.Table:
+    """Return the figure's data: a row per drawn cell of the span that holds a number."""
+    names = {"run": pa.string(), "layer": pa.string(), "stage": pa.string(), "step": pa.int64()}
+    schema = names | {what.metric: pa.float64()}
+    rows, places = np.nonzero(_usable(what))
+    layers = [what.layers[row] for row in rows.tolist()]
+    each = [what.run, layers, what.stage, what.at[rows, places], what.values[rows, places]]
+    parts = [dict(zip(schema, each, strict=True))] if len(rows) else []
+    return tables.stacked(parts, schema)
+
+
+def _usable(what: LayerMapInfo) -> Flags:
+    usable: Flags = np.isfinite(what.values) & inside(what.at, what.span) & (what.at >= 0)
+    return usable
+
+
+def words(what: LayerMapInfo) -> str:
+    """Return the figure in two sentences: how many layers, where the extremes are."""
+    usable = _usable(what)
+    if not usable.any():
+        nothing = "" if what.missing else f"{run_label(what.run)} has no number in these steps."
+        return tables.joined([nothing], what.missing)
+    titles = [title for _, members in what.kinds for title in members]
+    metric = metric_named(what.metric).title
+    ends = [
+        np.unravel_index(flat, usable.shape)
+        for flat in (
+            np.where(usable, what.values, np.inf).argmin(),
+            np.where(usable, what.values, -np.inf).argmax(),
+        )
+    ]
+    low, high = (
+        f"{number(float(what.values[at]))} ({titles[at[0]]}, step {whole(int(what.at[at]))})"
+        for at in ends
+    )
+    steps = what.at[usable]
+    return tables.joined(
+        [
+            f"{metric} of {whole(len(what.layers))} layers of {run_label(what.run)} from step "
+            f"{whole(int(steps.min()))} to {whole(int(steps.max()))}.",
+            f"Smallest {low}, largest {high}.",
+        ],
+        what.missing,
     )
 
 

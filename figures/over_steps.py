@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from optgeom.figures import tables
-from optgeom.figures.arrays import Flags, Floats, Ints, extent, quartiles
+from optgeom.figures.arrays import Flags, Floats, Ints, extent, quantiles
 from optgeom.figures.cells import cells
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import bound, hover_format, whole
@@ -143,7 +143,7 @@ def _curve(
         return None
     # A captured step that says why it has no number breaks the line; one not due does not.
     rows = np.isfinite(numbers) | found.said.explained[:, mine]
-    low, high = quartiles(found.values[rows])
+    low, high = quantiles(found.values[rows], 0.25, 0.75)
     return MetricCurve(
         trace.name,
         slot,

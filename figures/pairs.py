@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+import pyarrow as pa
 
+from optgeom.figures import tables
 from optgeom.figures.arrays import extent
 from optgeom.figures.cells import cells, newest
 from optgeom.figures.empty import empty
-from optgeom.figures.formats import nice, number, short
+from optgeom.figures.formats import nice, number, short, whole
 from optgeom.figures.labels import note
 from optgeom.figures.names import by_kind, escape, layer_titles, run_label, run_short
 from optgeom.figures.reading import (
@@ -253,6 +255,65 @@ def _marks(count: int) -> list[str]:
         return ["\N{BLACK CIRCLE}"]
     marks = ("\N{WHITE CIRCLE}", "\N{BLACK CIRCLE}", "\N{BLACK DIAMOND}", "\N{WHITE SQUARE}")
     return [marks[min(i, 3)] for i in range(count)]
+
+
+def table(what: LayerPairsInfo) -> pa.Table:
+    """Return the figure's data: a row per layer and run that has a number."""
+    schema = {
+        "run": pa.string(),
+        "layer": pa.string(),
+        "kind": pa.string(),
+        "stage": pa.string(),
+        "step": pa.int64(),
+        what.metric: pa.float64(),
+    }
+    found = [
+        [run, row.layer, group.kind, what.stage, row.steps[place], row.values[place]]
+        for group in what.groups
+        for row in group.rows
+        for place, run in enumerate(what.runs)
+        if row.values[place] is not None
+    ]
+    each = [list(column) for column in zip(*found, strict=True)]
+    return tables.stacked([dict(zip(schema, each, strict=True))] if found else [], schema)
+
+
+def words(what: LayerPairsInfo) -> str:
+    """Return the figure in sentences: each run's median, and where two runs differ most."""
+    metric = metric_named(what.metric).title
+    rows = [row for group in what.groups for row in group.rows]
+    said = []
+    for place, run in enumerate(what.runs):
+        values = [row.values[place] for row in rows]
+        median = _median(values)
+        if median is not None:
+            count = sum(value is not None for value in values)
+            of = f"{whole(count)} layers" if count != 1 else "1 layer"
+            step = what.steps[place]
+            at = "" if step is None else f" at step {whole(step)}"
+            said.append(f"{run_label(run)}{at}: median {short(median)} over {of}.")
+    widest = _widest(rows) if len(what.runs) > 1 else None
+    if widest is not None:
+        first, second = (
+            f"{run_label(run)} {number(value)}"
+            for run, value in zip(what.runs[:2], widest.values[:2], strict=True)
+        )
+        said.append(f"They differ most in {widest.title}: {first}, {second}.")
+    return tables.joined([f"{metric} of every layer." if said else "", *said], what.missing)
+
+
+def _widest(rows: Sequence[PairRow]) -> PairRow | None:
+    """Return the layer at which the first two runs have the largest ratio."""
+    ratios = {
+        row.layer: max(one, other) / min(one, other)
+        for row in rows
+        for one, other in [row.values[:2]]
+        if one is not None and other is not None and min(one, other) > 0
+    }
+    if not ratios:
+        return None
+    layer = max(ratios, key=lambda name: ratios[name])
+    return next(row for row in rows if row.layer == layer)
 
 
 def layer_pairs(

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
+import pyarrow as pa
 
+from optgeom.figures import tables
+from optgeom.figures.arrays import NO_FLOATS, NO_INTS, Floats, Ints
+from optgeom.figures.chosen_neuron import Spot, dot, dot_label
 from optgeom.figures.empty import empty
-from optgeom.figures.formats import number, power_of_two
+from optgeom.figures.formats import number, power_of_two, whole
 from optgeom.figures.labels import EndLabel, end_labels, margin_for, note
 from optgeom.figures.leverage import polar_row_norms
-from optgeom.figures.names import escape, layer_title, run_label, run_short
+from optgeom.figures.names import escape, layer_place, layer_title, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -31,8 +35,10 @@ from optgeom.figures.reading import (
 )
 from optgeom.figures.statuses import status_at, unusable
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
+from optgeom.figures.thin import percent, sorted_places
 
 if TYPE_CHECKING:
+    from optgeom.traces.info import LayerInfo
     from optgeom.traces.store import Trace
 
 # Norms below 1/64 of the mean are dormant however small they are: the axis ends there.
@@ -40,12 +46,13 @@ LOWEST = -6
 
 
 class NormCurve(NamedTuple):
-    """One run's neuron norms, ascending, each divided by their mean."""
+    """One run's neuron norms, ascending, each divided by their mean, and whose they are."""
 
     run: str
     slot: int
     step: int
-    values: tuple[float, ...]
+    values: Floats
+    neurons: Ints
 
 
 class NeuronNormsInfo(NamedTuple):
@@ -53,6 +60,7 @@ class NeuronNormsInfo(NamedTuple):
 
     Attributes:
         title: the layer's display name.
+        layer: the layer.
         stage: the stage of the norms.
         curves: one per run that has a capture at or before the step.
         exact: what exact orthogonalization of ``ns_input`` would leave (tall layers only).
@@ -61,6 +69,7 @@ class NeuronNormsInfo(NamedTuple):
     """
 
     title: str
+    layer: LayerInfo
     stage: str
     curves: tuple[NormCurve, ...]
     exact: tuple[NormCurve, ...]
@@ -100,36 +109,44 @@ def info(
         if not steps:
             missing.append(missing_table(trace, title=title, stage=stage, table="neurons"))
             continue
-        low, high = _extent(trace.neurons(layer, stage=stage)[1])
+        # One read serves the curve and the axis, which is that of all captures.
+        at_steps, block = trace.neurons(layer, stage=stage)
+        low, high = _extent(block)
         lows.append(low)
         highs.append(high)
         at = at_or_before(steps, step)
         if at is None:
             missing.append(first_capture(trace, steps[0]))
             continue
-        norms = trace.neuron_norms(at, layer, stage=stage)
-        values = sorted_ratio(norms)
-        if not values:
+        norms = block[int(np.searchsorted(at_steps, at))]
+        values, neurons = sorted_ratio(norms)
+        if not values.size:
             why = _why_unusable(trace, layer, stage, at, norms)
             missing.append(unusable(trace, stage=stage, status=why, step=at))
             continue
-        curves.append(NormCurve(trace.name, colours.get(trace.name, 99), at, values))
+        curves.append(NormCurve(trace.name, colours.get(trace.name, 99), at, values, neurons))
         if exact and stage == "update" and described.shape[0] > described.shape[1]:
             ideal += _exact(trace, layer, at, colours.get(trace.name, 99))
     exponents = (
         max(LOWEST, math.floor(math.log2(min(lows)))),
         min(-LOWEST, math.ceil(math.log2(max(highs)))),
     )
-    return NeuronNormsInfo(title, stage, tuple(curves), tuple(ideal), exponents, tuple(missing))
+    return NeuronNormsInfo(
+        title, described, stage, tuple(curves), tuple(ideal), exponents, tuple(missing)
+    )
 
 
-def sorted_ratio(norms: npt.NDArray[np.floating]) -> tuple[float, ...]:
-    """Return norms divided by their mean, ascending; empty where the mean is not positive."""
-    values = np.sort(np.asarray(norms, dtype=np.float64))
+def sorted_ratio(norms: npt.NDArray[np.floating]) -> tuple[Floats, Ints]:
+    """Return norms divided by their mean, ascending, and the neuron of each.
+
+    Both are empty where the mean is not positive; equal norms stand in the neurons' order.
+    """
+    values = np.asarray(norms, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
     mean = float(values.mean()) if values.size else 0.0
     if not math.isfinite(mean) or mean <= 0:
-        return ()
-    return tuple((values / mean).tolist())
+        return NO_FLOATS, NO_INTS
+    return values[order] / mean, order
 
 
 def _why_unusable(
@@ -144,12 +161,12 @@ def _why_unusable(
 
 def _extent(norms: npt.NDArray[np.floating]) -> tuple[float, float]:
     """Return the smallest positive and the largest norm / mean over captures, (k, m) norms."""
-    block = np.asarray(norms, dtype=np.float64)
-    means = block.mean(axis=1, keepdims=True)
-    usable = np.isfinite(means[:, 0]) & (means[:, 0] > 0)
-    values = block[usable] / means[usable]
-    positive = values[values > 0]
-    return (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
+    means = norms.mean(axis=1, dtype=np.float64)
+    usable = np.isfinite(means) & (means > 0)
+    lows = np.where(norms > 0, norms, np.inf).min(axis=1)[usable] / means[usable]
+    highs = norms.max(axis=1)[usable] / means[usable]
+    lows = lows[np.isfinite(lows)]
+    return (float(lows.min()), float(highs.max())) if lows.size else (1.0, 1.0)
 
 
 def _exact(trace: Trace, layer: str, step: int, slot: int) -> list[NormCurve]:
@@ -157,12 +174,21 @@ def _exact(trace: Trace, layer: str, step: int, slot: int) -> list[NormCurve]:
     at = at_or_before(raw, step)
     if at is None:
         return []
-    values = sorted_ratio(polar_row_norms(trace.matrix(at, layer, stage="ns_input")))
-    return [NormCurve(trace.name, slot, at, values)] if values else []
+    values, neurons = sorted_ratio(polar_row_norms(trace.matrix(at, layer, stage="ns_input")))
+    return [NormCurve(trace.name, slot, at, values, neurons)] if values.size else []
 
 
-def plot(what: NeuronNormsInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure:
-    """Draw the sorted norms on a log2 axis, labelled at the line ends."""
+def plot(
+    what: NeuronNormsInfo, *, theme: Theme, height: int = HEIGHT, neuron: int | None = None
+) -> go.Figure:
+    """Draw the sorted norms on a log2 axis, labelled at the line ends.
+
+    Args:
+        what: the curves.
+        theme: the colours.
+        height: pixels.
+        neuron: the chosen neuron, marked where it stands on each run's curve.
+    """
     if not what.curves:
         return empty(what.missing, theme, height=height)
     low, high = what.exponents
@@ -176,6 +202,10 @@ def plot(what: NeuronNormsInfo, *, theme: Theme, height: int = HEIGHT) -> go.Fig
         note("all equal", theme, x=0, y=0, xanchor="left", yanchor="bottom", xshift=4, yshift=1)
     )
     notes += [_exact_note(curve, theme, what.curves) for curve in exact]
+    if neuron is not None:
+        spots = _spots(what, neuron)
+        traces += [dot(spot, theme) for spot in spots]
+        notes += [dot_label(neuron, spots, (low, high), theme)] if spots else []
     every = 1 if high - low <= 7 else 2
     ticks = [e for e in range(low, high + 1) if e % every == 0]
     return go.Figure(
@@ -209,13 +239,16 @@ def _line(
     count = len(curve.values)
     label = escape(run_label(curve.run))
     name = f"{label}, exact orthogonalization" if exact else label
+    kept = sorted_places(count)
+    values = curve.values[kept]
     return go.Scatter(
-        x=np.linspace(0, 100, count) if count > 1 else [50.0],
-        y=[math.log2(v) if v > 2.0**low else low for v in curve.values],
+        x=percent(count)[kept],
+        y=np.log2(np.maximum(values, 2.0**low)),
         mode="lines" if count > 1 else "markers",
         name=name,
-        text=[number(v) for v in curve.values],
-        hovertemplate=f"{name} %{{text}}<extra></extra>",
+        # The neuron is for a click; as float32 both travel in one array of bytes.
+        customdata=np.stack([values, curve.neurons[kept]], axis=1).astype(np.float32),
+        hovertemplate=f"{name} %{{customdata[0]:.3~g}}<extra></extra>",
         line={
             "color": theme.text if exact else theme.run(curve.slot),
             "width": width,
@@ -224,8 +257,22 @@ def _line(
     )
 
 
+def _spots(what: NeuronNormsInfo, neuron: int) -> list[Spot]:
+    """Return where a neuron stands on each run's curve."""
+    found = [(curve, np.flatnonzero(curve.neurons == neuron)) for curve in what.curves]
+    return [
+        Spot(
+            curve.slot,
+            float(percent(len(curve.values))[at[0]]),
+            math.log2(max(float(curve.values[at[0]]), 2.0 ** what.exponents[0])),
+        )
+        for curve, at in found
+        if at.size
+    ]
+
+
 def _end(curve: NormCurve, theme: Theme, low: int, high: int) -> EndLabel:
-    last = math.log2(curve.values[-1]) if curve.values else 0.0
+    last = math.log2(curve.values[-1]) if curve.values.size else 0.0
     return EndLabel(
         run_short(curve.run), theme.run(curve.slot), (last - low + 0.06) / (high - low + 0.12)
     )
@@ -262,6 +309,46 @@ def _all_equal(theme: Theme) -> dict[str, object]:
         "y1": 0,
         "line": {"color": theme.reference, "width": 1, "dash": "dash"},
     }
+
+
+def table(what: NeuronNormsInfo) -> pa.Table:
+    """Return the figure's data: a row per run and neuron, and per neuron of the exact curve."""
+    schema = {
+        "run": pa.string(),
+        "curve": pa.string(),
+        "layer": pa.string(),
+        "stage": pa.string(),
+        "step": pa.int64(),
+        "neuron": pa.int64(),
+        "neurons below (%)": pa.float64(),
+        "norm / mean": pa.float64(),
+    }
+    both = [(one, "captured", what.stage) for one in what.curves]
+    both += [(one, "exact orthogonalization", "ns_input") for one in what.exact]
+    parts = []
+    for curve, kind, stage in both:
+        each = [curve.run, kind, what.layer.name, stage, curve.step, curve.neurons]
+        each += [percent(len(curve.values)), curve.values]
+        parts.append(dict(zip(schema, each, strict=True)))
+    return tables.stacked(parts, schema)
+
+
+def words(what: NeuronNormsInfo) -> str:
+    """Return the figure in a sentence: from where to where each run's norms reach."""
+    if not what.curves:
+        return tables.joined([], what.missing)
+    steps = {curve.step for curve in what.curves}
+    same = f" at step {whole(steps.pop())}" if len(steps) == 1 else ""
+    said = []
+    for place, curve in enumerate(what.curves):
+        late = "" if same else f" at step {whole(curve.step)}"
+        unit = " times the mean" if place == 0 else ""
+        low, high = number(float(curve.values[0])), number(float(curve.values[-1]))
+        said.append(f"{run_label(curve.run)}{late} from {low} to {high}{unit}")
+    return tables.joined(
+        [f"Sorted neuron norms of {layer_place(what.layer)}{same}: {', '.join(said)}."],
+        what.missing,
+    )
 
 
 def neuron_norms(

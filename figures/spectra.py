@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+import pyarrow as pa
 
+from optgeom.figures import tables
+from optgeom.figures.arrays import NO_FLOATS, Floats
+from optgeom.figures.cells import cells
 from optgeom.figures.empty import empty
-from optgeom.figures.formats import number
+from optgeom.figures.formats import number, whole
 from optgeom.figures.labels import EndLabel, end_labels, margin_for, note, wrapped
-from optgeom.figures.names import escape, layer_title, run_label, run_short
+from optgeom.figures.names import escape, layer_place, layer_title, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -26,13 +30,14 @@ from optgeom.figures.reading import (
     find_layer,
     first_capture,
     missing_table,
-    numbers_of,
     slot_map,
 )
 from optgeom.figures.statuses import status_at, unusable
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
+from optgeom.figures.thin import percent, sorted_places
 
 if TYPE_CHECKING:
+    from optgeom.traces.info import LayerInfo
     from optgeom.traces.store import Trace
 
 # Nothing is resolved below: the axis ends here when a matrix is singular and no floor is known.
@@ -49,7 +54,7 @@ class SpectrumCurve(NamedTuple):
     slot: int
     stage: str
     step: int
-    values: tuple[float, ...]
+    values: Floats
 
 
 class SpectrumInfo(NamedTuple):
@@ -57,6 +62,7 @@ class SpectrumInfo(NamedTuple):
 
     Attributes:
         title: the layer's display name.
+        layer: the layer.
         stage: the stage drawn solid.
         curves: the stage and, beside it, the momentum, one pair per run.
         floor: the largest noise floor of the shown curves as a share of s_1; 0 where none.
@@ -65,6 +71,7 @@ class SpectrumInfo(NamedTuple):
     """
 
     title: str
+    layer: LayerInfo
     stage: str
     curves: tuple[SpectrumCurve, ...]
     floor: float
@@ -92,7 +99,8 @@ def info(
         slots: colour slot per run; by default decided from these traces.
     """
     shown = as_traces(traces)
-    title = layer_title(find_layer(shown, layer))
+    described = find_layer(shown, layer)
+    title = layer_title(described)
     colours = slot_map(shown, slots)
     stages = (stage, "momentum") if momentum and stage != "momentum" else (stage,)
     curves: list[SpectrumCurve] = []
@@ -105,15 +113,16 @@ def info(
                 if one == stage:
                     missing.append(missing_table(trace, title=title, stage=one, table="spectra"))
                 continue
-            lows.append(_lowest(trace, layer, one))
+            lowest = lowest_ratio(trace, layer, one)
+            lows += [] if lowest is None else [lowest]
             at = at_or_before(steps, step)
             if at is None:
                 missing.append(first_capture(trace, steps[0]))
                 continue
             # A captured step may hold a null spectrum, which spectra() leaves out.
             stored = trace.spectra(layer, stage=one, steps=[at])[1]
-            values = relative(stored[-1]) if stored else ()
-            if not values:
+            values = relative(stored[-1]) if stored else NO_FLOATS
+            if not values.size:
                 status = status_at(trace, layer, stage=one, step=at, of="spectra")
                 why = "undefined" if status == "ok" else status
                 missing.append(unusable(trace, stage=one, status=why, step=at, beside=one != stage))
@@ -122,35 +131,43 @@ def info(
             curves.append(SpectrumCurve(trace.name, slot, one, at, values))
             floor = max(floor, _floor(trace, layer, one, at))
     bottom = max(min(lows), floor / 3, LOWEST)
-    return SpectrumInfo(
-        title, stage, tuple(curves), floor, 10.0 ** math.floor(math.log10(bottom)), tuple(missing)
-    )
+    bottom = 10.0 ** math.floor(math.log10(bottom))
+    return SpectrumInfo(title, described, stage, tuple(curves), floor, bottom, tuple(missing))
 
 
-def relative(values: Any) -> tuple[float, ...]:
+def relative(values: Any) -> Floats:
     """Return singular values divided by the largest; empty for a zero or unusable spectrum."""
     spectrum = np.asarray(values, dtype=np.float64)
     if spectrum.size == 0 or not np.isfinite(spectrum).all() or spectrum[0] <= 0:
-        return ()
-    return tuple((spectrum / spectrum[0]).tolist())
+        return NO_FLOATS
+    ratios: Floats = spectrum / spectrum[0]
+    return ratios
 
 
-def _lowest(trace: Trace, layer: str, stage: str) -> float:
-    """Return the smallest positive s_r / s_1 over all captured steps."""
-    ends = [
-        spectrum[-1] / spectrum[0]
-        for spectrum in trace.spectra(layer, stage=stage)[1]
-        if len(spectrum) and spectrum[0] > 0 and spectrum[-1] > 0
-    ]
-    return float(min(ends, default=1.0))
+def lowest_ratio(trace: Trace, layer: str, stage: str) -> float | None:
+    """Return the smallest positive sigma_r / sigma_1 over all captured steps; None without any.
+
+    It is 1 / condition number where that is exact, so that spectra are read only where it is a
+    bound or missing.
+    """
+    captured = trace.steps(layer, stage=stage, table="spectra")
+    known = cells(trace, "condition_number", stage=stage, layers=[layer])
+    rows = np.searchsorted(known.steps, captured)
+    numbers = known.values[rows, 0]
+    exact = np.isfinite(numbers) & ~known.bounds[rows, 0] & (numbers >= 1)
+    found = (1 / numbers[exact]).tolist()
+    others = captured[~exact].tolist()
+    if others:
+        each = (relative(one) for one in trace.spectra(layer, stage=stage, steps=others)[1])
+        found += [float(one[one > 0].min()) for one in each if one.size]
+    return min(found, default=None)
 
 
 def _floor(trace: Trace, layer: str, stage: str, step: int) -> float:
-    table = trace.metrics(steps=[step], layers=[layer], stages=[stage])
-    floors = numbers_of(table, "noise_floor")
-    tops = numbers_of(table, "spectral_norm")
-    usable = np.isfinite(floors) & np.isfinite(tops) & (tops > 0)
-    return float((floors[usable] / tops[usable]).max(initial=0.0))
+    floors, tops = (trace.grid(name, stage) for name in ("noise_floor", "spectral_norm"))
+    row, column = int(np.searchsorted(floors.steps, step)), floors.layers.index(layer)
+    floor, top = float(floors.values[row, column]), float(tops.values[row, column])
+    return floor / top if math.isfinite(floor) and math.isfinite(top) and top > 0 else 0.0
 
 
 def plot(what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure:
@@ -220,13 +237,15 @@ def _end_label(curve: SpectrumCurve, what: SpectrumInfo) -> str:
 def _line(curve: SpectrumCurve, what: SpectrumInfo, theme: Theme) -> go.Scatter:
     count = len(curve.values)
     name = escape(_label(curve, what))
+    kept = sorted_places(count)
+    values = curve.values[kept]
     return go.Scatter(
-        x=np.linspace(0, 100, count) if count > 1 else [50.0],
-        y=[max(value, what.bottom) for value in curve.values],
+        x=percent(count)[kept],
+        y=np.maximum(values, what.bottom),
         mode="lines" if count > 1 else "markers",
         name=name,
-        text=[number(value) for value in curve.values],
-        hovertemplate=f"{name} %{{text}}<extra></extra>",
+        customdata=values.astype(np.float32),
+        hovertemplate=f"{name} %{{customdata:.3~g}}<extra></extra>",
         line={
             "color": theme.run(curve.slot),
             "width": 2,
@@ -251,6 +270,41 @@ def _band(what: SpectrumInfo, theme: Theme) -> list[go.Scatter]:
             fillcolor="rgba(0,0,0,0)",
         )
     ]
+
+
+def table(what: SpectrumInfo) -> pa.Table:
+    """Return the figure's data: a row per run, stage and singular value."""
+    schema = {
+        "run": pa.string(),
+        "layer": pa.string(),
+        "stage": pa.string(),
+        "step": pa.int64(),
+        "index": pa.int64(),
+        "index (%)": pa.float64(),
+        "sigma_i / sigma_1": pa.float64(),
+    }
+    parts = []
+    for curve in what.curves:
+        count = len(curve.values)
+        each = [curve.run, what.layer.name, curve.stage, curve.step]
+        each += [np.arange(count), percent(count), curve.values]
+        parts.append(dict(zip(schema, each, strict=True)))
+    return tables.stacked(parts, schema)
+
+
+def words(what: SpectrumInfo) -> str:
+    """Return the figure in a sentence: how far each spectrum falls."""
+    if not what.curves:
+        return tables.joined([], what.missing)
+    said = [
+        f"{_label(curve, what)} to {number(float(curve.values[-1]))} at step {whole(curve.step)}"
+        for curve in what.curves
+    ]
+    falls = "; ".join(said)
+    return tables.joined(
+        [f"Singular values of {layer_place(what.layer)} over the largest fall: {falls}."],
+        what.missing,
+    )
 
 
 def spectrum(

@@ -100,6 +100,11 @@ def sorted_places(count: int, *, most: int = SORTED) -> Ints:
     return np.unique(np.concatenate([left, middle, count - 1 - left])).astype(np.int64)
 
 
+def percent(count: int) -> Floats:
+    """Return where the entries of a sorted curve stand, from 0 to 100; one alone in the middle."""
+    return np.linspace(0, 100, count) if count > 1 else np.full(count, 50.0)
+
+
 def _places(count: int, most: int) -> tuple[Ints, Flags]:
     """Return a row of places per bucket, and which of them are not just filling it up."""
     edges = buckets(count, most)

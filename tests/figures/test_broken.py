@@ -89,8 +89,9 @@ def test_a_spectrum_that_is_lost_or_did_not_converge(
     assert {"lost": "rounding", "not_converged": "converged"}[status] in what.missing[0].what
     # The step stays in the map, as a gap beside the captured one.
     heat = spectrum_map.info(trace, UP)
-    assert heat.steps == (0, 5)
-    assert all(row[0] is not None and row[1] is None for row in heat.values)
+    assert heat.steps.tolist() == [0, 5]
+    assert np.isfinite(heat.values[:, 0]).all()
+    assert np.isnan(heat.values[:, 1]).all()
 
 
 @pytest.mark.parametrize("fault", ["non_finite", "zero"])
@@ -140,8 +141,9 @@ def test_a_norm_heatmap_keeps_its_order_beside_a_broken_step(
 ) -> None:
     what = neuron_map.info(wrecks["non_finite"], broken.LAYER)
     norms = wrecks["non_finite"].neurons(broken.LAYER)[1][:5]
-    assert [row[0] for row in what.neurons] == np.argsort(norms.mean(axis=0)).tolist()
-    assert all(row[-1] is None and row[0] is not None for row in what.values)
+    np.testing.assert_array_equal(what.neurons[:, 0], np.argsort(norms.mean(axis=0)))
+    assert np.isfinite(what.values[:, 0]).all()
+    assert np.isnan(what.values[:, -1]).all()
 
 
 def test_a_loss_that_is_not_finite_is_said(wrecks: Traces) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optgeom.figures.bins import farthest
+from optgeom.figures.bins import bins_of, winners
 from optgeom.figures.identity import run_slots, slots
 from optgeom.figures.labels import EndLabel, end_labels, spread, wrapped
 from optgeom.figures.leverage import polar_row_norms
@@ -101,13 +101,21 @@ def test_an_unknown_theme_is_named() -> None:
     ),
     st.integers(1, 12),
 )
-def test_a_bin_shows_its_farthest_entry(rows: list[list[float]], most: int) -> None:
-    values = np.asarray(rows)
-    binned, source = farthest(values, most=most)
-    assert len(binned) == min(most, len(values))
-    np.testing.assert_array_equal(binned, values[source, np.arange(3)])
-    # The farthest entry of all is never binned away.
-    np.testing.assert_array_equal(np.abs(binned).max(axis=0), np.abs(values).max(axis=0))
+def test_a_bin_shows_its_best_entry(rows: list[list[float]], most: int) -> None:
+    scores = np.asarray(rows).T
+    bins = bins_of(len(rows), most=most)
+    shown, best = winners(scores, bins)
+    assert best.shape == (3, min(most, len(rows)))
+    np.testing.assert_array_equal(best, np.take_along_axis(scores, shown, axis=1))
+    assert np.all((shown >= bins.edges[:-1]) & (shown < bins.edges[1:]))
+    # The best of all is never binned away.
+    np.testing.assert_array_equal(best.max(axis=1), scores.max(axis=1))
+
+
+def test_a_hole_wins_no_bin() -> None:
+    shown, best = winners(np.array([[np.nan, 0.5, np.nan, np.nan]]), bins_of(4, most=2))
+    assert shown[0, 0] == 1
+    assert np.isnan(best[0, 1])
 
 
 def test_leverage_against_the_projector() -> None:
