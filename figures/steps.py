@@ -21,7 +21,7 @@ META: Mapping[str, Any] = {"x": "step"}
 def inside(steps: Ints, span: Span | None) -> Flags:
     """Say which steps lie in a span; all do where it is None."""
     if span is None:
-        return np.ones(len(steps), bool)
+        return np.ones(steps.shape, bool)
     return (steps >= span[0]) & (steps <= span[1])
 
 
