@@ -20,6 +20,7 @@ import click
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from rich.text import Text
 
 import optgeom
 from optgeom.traces.errors import OptgeomError
@@ -73,11 +74,13 @@ def cli(verbose: bool) -> None:
 @click.option("--port", default=8050, show_default=True, help="Port of the dashboard.")
 def demo(out: str, steps: int, overwrite: bool, serve: bool, port: int) -> None:
     """Train a small GPT with AdamW, Muon and NorMuon, and compare their updates."""
+    from optgeom.dashboard.access import chosen_token
     from optgeom.dashboard.report import write_report
     from optgeom.trainer.demo import demo as train_demo
     from optgeom.trainer.progress import ProgressBar
 
     console = Console()
+    token = chosen_token(None, None, os.environ) if serve else None
     with ProgressBar(console) as bar:
         train_demo(out, overwrite=overwrite, overrides={"schedule.steps": steps}, listener=bar)
     traces = optgeom.open_traces(out)
@@ -90,7 +93,7 @@ def demo(out: str, steps: int, overwrite: bool, serve: bool, port: int) -> None:
     )
     console.print(f"Report: {write_report(out, Path(out) / 'report.html')}")
     if serve:
-        _serve(console, out, port)
+        _serve(console, out, port, token=token)
     else:
         console.print(f"Look at it: {_program()} dashboard {out}")
 
@@ -167,19 +170,45 @@ def _setting(text: str) -> tuple[str, str]:
 
 @cli.command()
 @click.argument("runs", default="runs")
-@click.option("--port", default=8050, show_default=True, help="Port on 127.0.0.1.")
-def dashboard(runs: str, port: int) -> None:
-    """Serve the dashboard of a folder of traces, or of one trace, on this machine."""
-    _serve(Console(), runs, port)
+@click.option("--port", default=8050, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where to listen; anything but this machine alone needs a token.",
+)
+@click.option("--token-file", metavar="FILE", help="Ask every browser for the token in FILE.")
+@click.option(
+    "--token", metavar="auto", help="'auto' makes a token and prints it with the address, once."
+)
+def dashboard(runs: str, port: int, host: str, token_file: str | None, token: str | None) -> None:
+    """Serve the dashboard of a folder of traces, or of one trace, on this machine.
+
+    Only this machine reaches it. To look from another one, go through ssh:
+
+    \b
+        ssh -L 8050:127.0.0.1:8050 MACHINE     then open http://127.0.0.1:8050
+
+    With --host, others reach it, if they know its token: from --token-file, from --token auto, or
+    from the variable OPTGEOM_TOKEN. Nothing is encrypted (docs/dashboard.md).
+    """
+    from optgeom.dashboard.access import chosen_token
+
+    _serve(Console(), runs, port, host, chosen_token(token, token_file, os.environ))
 
 
-def _serve(console: Console, runs: str, port: int) -> None:
+def _serve(
+    console: Console, runs: str, port: int, host: str = "127.0.0.1", token: str | None = None
+) -> None:
     from optgeom.dashboard.server import serve
 
     def ready(address: str) -> None:
-        console.print(f"Dashboard: [link={address}]{address}[/link]  (Ctrl-C ends it)")
+        # As text, since an address may hold brackets; unwrapped, since it is there to be copied.
+        line = Text.assemble("Dashboard: ", (address, f"link {address}"), "  (Ctrl-C ends it)")
+        console.print(line, soft_wrap=True)
 
-    serve(runs, port=port, on_ready=ready)
+    serve(runs, host=host, port=port, token=token, on_ready=ready)
 
 
 @cli.command()
