@@ -1,18 +1,17 @@
-"""Where the rows of a cell are: keys as integers, sorted once, looked up by layer and stage."""
+"""Where the rows of a cell are: sorted once in each part, brought together when asked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 
-from optgeom.traces.parts import Codes, Part, Vocabulary
+from optgeom.traces.keys import Codes, Keys
+from optgeom.traces.part import Part
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-_CELL = ("step", "layer", "stage", "attempt", "optimizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +38,43 @@ class Newest:
         return kept
 
 
-def key_codes(table: pa.Table, vocabulary: Vocabulary) -> dict[str, Codes]:
-    """The cell columns of a table as integers.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a layer's stage: by step, those of one step in the order of their writing.
 
-    Args:
-        table: one chunk per column.
-        vocabulary: shared by all tables of a trace.
+    Attributes:
+        steps: (n,) of each row.
+        parts: (n,) the number of the part that it is in.
+        rows: (n,) its place there.
     """
-    codes = {}
-    for name in _CELL:
-        chunks = table.column(name).chunks
-        if not chunks:
-            codes[name] = np.empty(0, np.int64)
-        elif pa.types.is_dictionary(chunks[0].type):
-            codes[name] = vocabulary.encode(chunks[0])
-        else:
-            codes[name] = chunks[0].to_numpy().astype(np.int64, copy=False)
-    return codes
+
+    steps: Codes
+    parts: Codes
+    rows: Codes
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, at: slice) -> Rows:
+        return Rows(self.steps[at], self.parts[at], self.rows[at])
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The (part, row) of each."""
+        return iter(zip(self.parts.tolist(), self.rows.tolist(), strict=True))
+
+    def at(self, step: int) -> Rows:
+        """Those of one step."""
+        first, last = np.searchsorted(self.steps, [step, step + 1]).tolist()
+        return self[first:last]
+
+    def by_step(self) -> list[tuple[int, Rows]]:
+        """Each step with its rows; several: blocks, or one that was written again."""
+        starts = np.flatnonzero(np.diff(self.steps, prepend=-1)).tolist() if len(self) else []
+        ends = [*starts[1:], len(self)]
+        return [
+            (int(self.steps[first]), self[first:last])
+            for first, last in zip(starts, ends, strict=False)
+        ]
 
 
 class CellIndex:
@@ -63,81 +82,85 @@ class CellIndex:
 
     Args:
         parts: the table's parts.
-        vocabulary: shared by all tables of a trace.
         newest: hides rows of superseded attempts; None: there is one attempt.
     """
 
-    def __init__(self, parts: Sequence[Part], vocabulary: Vocabulary, newest: Newest | None):
+    def __init__(self, parts: Sequence[Part], newest: Newest | None):
         self.parts = tuple(parts)
-        coded = [key_codes(part.table, vocabulary) for part in self.parts]
-        keys = {name: _join([one[name] for one in coded]) for name in _CELL}
-        part = np.repeat(np.arange(len(self.parts)), [one.table.num_rows for one in self.parts])
-        row = _join([np.arange(one.table.num_rows) for one in self.parts])
-        blocks = _join([_row_starts(one) for one in self.parts])
-        order = np.lexsort((row, part, blocks, keys["step"], keys["stage"], keys["layer"]))
-        if newest is not None:
-            order = order[newest.keeps(keys["step"], keys["attempt"])[order]]
-        self.keys = {name: codes[order] for name, codes in keys.items()}
-        self.part, self.row = part[order], row[order]
-        self._ranges = _ranges(self.keys["layer"], self.keys["stage"])
+        self._newest = newest
+        self.pairs = frozenset(
+            pair for part in self.parts for pair in part.order.pairs(self.kept(part))
+        )
+        self.layers = frozenset(layer for layer, _ in self.pairs)
+        self.stages = frozenset(stage for _, stage in self.pairs)
 
-    @property
-    def pairs(self) -> Mapping[tuple[int, int], tuple[int, int]]:
-        """(layer, stage) -> first and last-but-one position."""
-        return self._ranges
-
-    def positions(self, layer: int, stage: int) -> range:
-        """The positions of a layer's stage, steps ascending, row blocks in order."""
-        return range(*self._ranges.get((layer, stage), (0, 0)))
+    def rows(self, layer: int, stage: int) -> Rows:
+        """The rows of a layer's stage."""
+        found = []
+        for number, part in enumerate(self.parts):
+            within = part.order.rows(layer, stage)
+            if len(within):
+                steps = part.keys["step"][within]
+                found.append((steps, part.keys["attempt"][within], number, within))
+        if not found:
+            empty = np.empty(0, np.int64)
+            return Rows(empty, empty, empty)
+        steps = np.concatenate([one for one, *_ in found])
+        numbers = np.repeat([one for *_, one, _ in found], [len(one) for one, *_ in found])
+        within = np.concatenate([one for *_, one in found])
+        # stable: parts come in the order of their writing, and so do a step's rows in each
+        order = np.argsort(steps, kind="stable")
+        if self._newest is not None:
+            attempts = np.concatenate([one for _, one, *_ in found])
+            order = order[self._newest.keeps(steps, attempts)[order]]
+        return Rows(steps[order], numbers[order].astype(np.int64), within[order])
 
     def steps(self, layer: int | None, stage: int | None) -> Codes:
         """The steps of a layer, of a stage, or of both, ascending and once each."""
-        found = [
-            self.keys["step"][first:last]
-            for (one_layer, one_stage), (first, last) in self._ranges.items()
-            if layer in (None, one_layer) and stage in (None, one_stage)
-        ]
-        return np.unique(_join(found))
+        if layer is not None and stage is not None:
+            return np.unique(self.rows(layer, stage).steps)
+        found = [np.empty(0, np.int64)]
+        for part in self.parts:
+            mask = self.kept(part)
+            for name, value in (("layer", layer), ("stage", stage)):
+                if value is not None:
+                    mask = both(mask, part.keys[name].where(value))
+            steps = part.keys["step"]
+            places = steps.places if mask is None else steps.places[mask]
+            found.append(steps.values[np.bincount(places, minlength=len(steps.values)) > 0])
+        return np.unique(np.concatenate(found))
 
-    def by_step(self, layer: int, stage: int) -> list[tuple[int, range]]:
-        """(step, positions) of a layer's stage, ascending; several positions: row blocks."""
-        at = self.positions(layer, stage)
-        if not at:
-            return []
-        steps = self.keys["step"][at.start : at.stop]
-        starts = np.flatnonzero(np.append(True, steps[1:] != steps[:-1]))
-        ends = np.append(starts[1:], len(steps))
-        return [
-            (int(steps[first]), range(at.start + int(first), at.start + int(last)))
-            for first, last in zip(starts, ends, strict=True)
-        ]
+    def repeated(self) -> int:
+        """How many rows stand for a cell that another row stands for too, but one of each cell."""
+        count = 0
+        for pair in self.pairs:
+            rows = self.rows(*pair)
+            keys = np.empty((len(rows), 3), np.int64)
+            for at, (number, row) in enumerate(rows):
+                part = self.parts[number].keys
+                keys[at] = [int(part[name][row]) for name in ("step", "attempt", "optimizer")]
+            count += len(rows) - len(np.unique(keys, axis=0))
+        return count
 
-    def at(self, layer: int, stage: int, step: int) -> range:
-        """The positions of one cell."""
-        whole = self.positions(layer, stage)
-        steps = self.keys["step"][whole.start : whole.stop]
-        first, last = np.searchsorted(steps, [step, step + 1])
-        return range(whole.start + int(first), whole.start + int(last))
-
-
-def _row_starts(part: Part) -> Codes:
-    if "row_start" not in part.table.schema.names:
-        return np.zeros(part.table.num_rows, np.int64)
-    starts: Codes = part.column("row_start").to_numpy(zero_copy_only=False).astype(np.int64)
-    return starts
+    def kept(self, part: Part) -> Mask | None:
+        """Which rows of a part are of the newest attempt, (n,); None: all."""
+        return kept_rows(part.keys, self._newest)
 
 
-def _join(arrays: Sequence[Codes]) -> Codes:
-    return np.concatenate([np.empty(0, np.int64), *arrays])
+def kept_rows(keys: Keys, newest: Newest | None) -> Mask | None:
+    """Which rows are of their step's newest attempt, (n,); None: all."""
+    if newest is None or not keys.rows:
+        return None
+    steps, attempts = keys["step"], keys["attempt"]
+    if len(attempts.values) == 1:
+        kept = newest.keeps(steps.values, np.repeat(attempts.values, len(steps.values)))
+        return None if kept.all() else kept[steps.places]
+    mask = newest.keeps(steps[:], attempts[:])
+    return None if mask.all() else mask
 
 
-def _ranges(layer: Codes, stage: Codes) -> dict[tuple[int, int], tuple[int, int]]:
-    if not len(layer):
-        return {}
-    change = (layer[1:] != layer[:-1]) | (stage[1:] != stage[:-1])
-    starts = np.flatnonzero(np.append(True, change))
-    ends = np.append(starts[1:], len(layer))
-    return {
-        (int(layer[first]), int(stage[first])): (int(first), int(last))
-        for first, last in zip(starts, ends, strict=True)
-    }
+def both(one: Mask | None, other: Mask | None) -> Mask | None:
+    """Rows in both masks; None stands for all rows."""
+    if one is None or other is None:
+        return one if other is None else other
+    return one & other

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from optgeom.traces.columns import one_chunk
 from optgeom.traces.errors import TraceError
+from optgeom.traces.listing import DERIVED
 from optgeom.traces.names import PartName, parse_name
-from optgeom.traces.parts import one_chunk
-from optgeom.traces.reader import DERIVED
 from optgeom.traces.runfile import make_folder
 from optgeom.traces.schema import KEYS, TEXT
 from optgeom.traces.segment import SegmentWriter

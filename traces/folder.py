@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from optgeom.traces.cache import Cache
 from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured
 from optgeom.traces.info import RUN_FILE
 from optgeom.traces.place import Place, find
@@ -23,7 +24,7 @@ class Traces(Mapping[str, Trace]):
     """The traces of a folder by name, in alphabetical order.
 
     One whose run.json is damaged is left out: it stands in `damaged`, in the repr, and once in the
-    log. Every refresh looks at it again.
+    log. Every refresh looks at it again. What is read of all of them together is kept in one cache.
 
     Raises:
         DamagedTrace: every one of them is damaged.
@@ -31,6 +32,7 @@ class Traces(Mapping[str, Trace]):
 
     def __init__(self, place: Place):
         self._place = place
+        self._cache = Cache()
         self._traces: dict[str, Trace] = {}
         self._damaged: dict[str, DamagedTrace] = {}
         self.refresh()
@@ -50,7 +52,7 @@ class Traces(Mapping[str, Trace]):
             trace = self._traces.get(name)
             try:
                 if trace is None:
-                    trace = Trace(self._place.below(name))
+                    trace = Trace(self._place.below(name), self._cache)
                 elif trace.refresh():
                     changed = True
             except DamagedTrace as error:

@@ -1,21 +1,31 @@
-"""One column of one stage as an array: a row per captured step, a column per layer."""
+"""One column of one stage as an array: a row per captured step, a column per layer.
+
+Arrays are made of one column's bytes alone, whatever else the files hold: pictures over all layers
+and steps of a long run ask for nothing more.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from optgeom.traces.cells import Newest, both, kept_rows
+from optgeom.traces.columns import one_array
 from optgeom.traces.errors import TraceError
-from optgeom.traces.parts import Codes
+from optgeom.traces.keys import Codes
+from optgeom.traces.part import Part
 from optgeom.traces.reader import TraceFiles
-from optgeom.traces.schema import OPEN_TABLES, TEXT, table_schema
+from optgeom.traces.schema import OPEN_TABLES
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Numbers = np.ndarray[Any, Any]
 WordCodes = np.ndarray[Any, np.dtype[np.int16]]
+_MOST_WORDS = int(np.iinfo(np.int16).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +63,83 @@ class WordGrid:
     codes: WordCodes
 
 
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """What all grids of a stage share.
+
+    Attributes:
+        steps: (k,) int64.
+        layers: by name.
+        places: of each layer's code among the layers.
+        stage: the stage's code, -1 where no row has it.
+        newest: hides rows of superseded attempts.
+    """
+
+    steps: Codes
+    layers: tuple[str, ...]
+    places: Mapping[int, int]
+    stage: int
+    newest: Newest | None
+
+    def flat(self, part: Part) -> tuple[Codes, Codes | None]:
+        """Where the rows of a part go in a flat grid, and which these are; None: all."""
+        keys = part.keys
+        mask = both(kept_rows(keys, self.newest), keys["stage"].where(self.stage))
+        rows = None if mask is None else np.flatnonzero(mask)
+        chosen: Any = slice(None) if rows is None else rows
+        steps, layers = keys["step"], keys["layer"]
+        above = np.searchsorted(self.steps, steps.values)
+        above = np.where(np.append(self.steps, -1)[above] == steps.values, above, -1)
+        beside = np.array([self.places.get(one, -1) for one in layers.values.tolist()], np.int64)
+        row, column = above[steps.places[chosen]], beside[layers.places[chosen]]
+        at = row * len(self.layers) + column
+        # a later analysis may know steps and layers that the records do not
+        inside = (row >= 0) & (column >= 0)
+        if not inside.all():
+            rows = np.flatnonzero(inside) if rows is None else rows[inside]
+            at = at[inside]
+        return at, rows
+
+
+class _Sheet:
+    """A flat grid that is being filled: the last row of a cell that has a value counts.
+
+    Args:
+        axes: of the stage.
+        values: (k * L,), blank.
+    """
+
+    def __init__(self, axes: _Axes, values: Numbers):
+        self._axes = axes
+        self.values = values
+        self.filled: Mask = np.zeros(len(values), bool)
+        self.rows: Mask = np.zeros(len(values), bool)
+
+    def put(self, part: Part, decode: Callable[[Part], tuple[Numbers, Mask | None]] | None) -> None:
+        """Put in what a part holds; without a way to decode it, only where it has rows."""
+        at, rows = self._axes.flat(part)
+        self.rows[at] = True
+        if decode is None or not len(at):
+            return
+        values, valid = decode(part)
+        if rows is not None:
+            values = values[rows]
+            valid = None if valid is None else valid[rows]
+        if valid is not None:
+            values, at = values[valid], at[valid]
+        self.values[at] = values
+        self.filled[at] = True
+
+    def fill(self, other: _Sheet) -> None:
+        """Fill what is blank, and what is recorded there with it."""
+        blank = other.filled & ~self.filled
+        self.values[blank] = other.values[blank]
+        self.filled |= blank
+        self.rows |= blank
+
+
 class Grids:
-    """Makes the grids of one trace, and keeps them until a refresh finds something new.
+    """Makes the grids of one trace, and keeps them while there is room.
 
     Args:
         files: the trace's.
@@ -62,107 +147,130 @@ class Grids:
 
     def __init__(self, files: TraceFiles):
         self._files = files
-        self._version = ""
-        self._grids: dict[tuple[str, str], Grid] = {}
-        self._words: dict[tuple[str, str], WordGrid] = {}
 
     def numbers(self, column: str, stage: str) -> Grid:
         """See Trace.grid."""
-        with self._files.lock:
-            self._forget_old()
-            made = self._grids.get((column, stage))
-            if made is None:
-                made = self._make_numbers(column, stage)
-                self._grids[column, stage] = made
-            return made
+        return self._files.kept(
+            ("grid", column, stage),
+            lambda: self._numbers(column, stage),
+            lambda one: one.values.nbytes + one.recorded.nbytes,
+        )
 
     def words(self, column: str, stage: str) -> WordGrid:
         """See Trace.words."""
-        with self._files.lock:
-            self._forget_old()
-            made = self._words.get((column, stage))
-            if made is None:
-                made = self._make_words(column, stage)
-                self._words[column, stage] = made
-            return made
+        return self._files.kept(
+            ("words", column, stage),
+            lambda: self._words(column, stage),
+            lambda one: one.codes.nbytes,
+        )
 
-    def _forget_old(self) -> None:
-        if self._version != self._files.version:
-            self._grids.clear()
-            self._words.clear()
-        self._version = self._files.version
+    def _numbers(self, column: str, stage: str) -> Grid:
+        def decode(part: Part) -> tuple[Numbers, Mask | None]:
+            found = one_array(part.columns([column]).column(0))
+            valid = found.is_valid().to_numpy(zero_copy_only=False) if found.null_count else None
+            return found.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), valid
 
-    def _make_numbers(self, column: str, stage: str) -> Grid:
-        steps, layers = self._axes(stage)
-        table, at = self._rows(steps, layers, stage)
-        values = np.full((len(steps), len(layers)), np.nan)
-        recorded = self._recorded(column, steps, layers, stage)
-        if column in table.schema.names:
-            found = table.column(column)
-            if found.type == TEXT:
+        def check(kind: pa.DataType) -> None:
+            if is_text(kind):
                 raise TraceError(f"{column} holds words: ask words({column!r}) for them")
-            valid = found.is_valid().to_numpy()
-            numbers = found.cast(pa.float64()).to_numpy()
-            values[at[0][valid], at[1][valid]] = numbers[valid]
-            recorded[at[0][valid], at[1][valid]] = True
-        for array in (steps, values, recorded):
-            array.setflags(write=False)
-        return Grid(steps, layers, values, recorded)
+            if not (is_number(kind) or pa.types.is_null(kind)):
+                raise TraceError(f"{column} holds {kind}, which no grid holds")
 
-    def _make_words(self, column: str, stage: str) -> WordGrid:
-        steps, layers = self._axes(stage)
-        table, at = self._rows(steps, layers, stage)
-        codes = np.full((len(steps), len(layers)), -1, np.int16)
-        words: tuple[str, ...] = ()
-        if column in table.schema.names:
-            found = table.column(column)
-            if found.type != TEXT and found.null_count < len(found):
+        axes = self._axes(stage)
+        size = len(axes.steps) * len(axes.layers)
+        sheet = self._filled(column, axes, lambda: np.full(size, np.nan), decode, check)
+        shape = (len(axes.steps), len(axes.layers))
+        return Grid(axes.steps, axes.layers, _fixed(sheet.values, shape), _fixed(sheet.rows, shape))
+
+    def _words(self, column: str, stage: str) -> WordGrid:
+        known: dict[str | None, int] = {None: -1}
+
+        def decode(part: Part) -> tuple[Numbers, Mask | None]:
+            found = one_array(part.columns([column]).column(0))
+            if not pa.types.is_dictionary(found.type):
+                found = found.cast(pa.string()).dictionary_encode()
+            valid = found.is_valid().to_numpy(zero_copy_only=False) if found.null_count else None
+            places = [known.setdefault(one, len(known) - 1) for one in found.dictionary.to_pylist()]
+            codes = np.array([*places, -1], np.int32)
+            return codes[found.indices.fill_null(len(places)).to_numpy()], valid
+
+        def check(kind: pa.DataType) -> None:
+            if is_number(kind):
                 raise TraceError(f"{column} holds numbers: ask grid({column!r}) for them")
-            texts = found.to_pylist()
-            words = tuple(sorted({text for text in texts if text is not None}))
-            if len(words) > np.iinfo(np.int16).max:
-                raise TraceError(
-                    f"{column} has {len(words)} different words: more than a grid holds"
-                )
-            places = {text: place for place, text in enumerate(words)}
-            valid = found.is_valid().to_numpy()
-            codes[at[0][valid], at[1][valid]] = [places[text] for text in texts if text is not None]
-        for array in (steps, codes):
-            array.setflags(write=False)
-        return WordGrid(steps, layers, words, codes)
+            if not (is_text(kind) or pa.types.is_null(kind)):
+                raise TraceError(f"{column} holds {kind}, which no grid holds")
 
-    def _axes(self, stage: str) -> tuple[Codes, tuple[str, ...]]:
-        find, words = self._files.vocabulary.find, self._files.vocabulary.words
+        axes = self._axes(stage)
+        size = len(axes.steps) * len(axes.layers)
+        sheet = self._filled(column, axes, lambda: np.full(size, -1, np.int32), decode, check)
+        by_code = {code: word for word, code in known.items() if word is not None}
+        used = {by_code[code] for code in np.unique(sheet.values).tolist() if code >= 0}
+        if len(used) > _MOST_WORDS:
+            raise TraceError(f"{column} has {len(used)} different words: no grid holds so many")
+        words = tuple(sorted(used))
+        places = {word: place for place, word in enumerate(words)}
+        renamed = [places.get(by_code[code], -1) for code in range(len(by_code))]
+        codes = np.array([*renamed, -1], np.int16)[sheet.values]
+        shape = (len(axes.steps), len(axes.layers))
+        return WordGrid(axes.steps, axes.layers, words, _fixed(codes, shape))
+
+    def _filled(
+        self,
+        column: str,
+        axes: _Axes,
+        blank: Callable[[], Numbers],
+        decode: Callable[[Part], tuple[Numbers, Mask | None]],
+        check: Callable[[pa.DataType], None],
+    ) -> _Sheet:
+        """The column's own table, and what others have where it has nothing."""
+        tables = self._files.tables((*OPEN_TABLES, *self._files.derived_tables()))
+        owners = [one for one in tables if column in one.types]
+        for one in owners:
+            check(one.types[column])
+        whole: _Sheet | None = None
+        for table in owners:
+            sheet = _Sheet(axes, blank())
+            for part in table.parts:
+                sheet.put(part, decode if column in part.types else None)
+            if whole is None:
+                whole = sheet
+            else:
+                whole.fill(sheet)
+        return _Sheet(axes, blank()) if whole is None else whole
+
+    def _axes(self, stage: str) -> _Axes:
+        return self._files.kept(
+            ("axes", stage), lambda: self._make_axes(stage), lambda one: 256 * len(one.layers)
+        )
+
+    def _make_axes(self, stage: str) -> _Axes:
+        vocabulary = self._files.vocabulary
         indexes = [self._files.index(table) for table in OPEN_TABLES]
-        recorded = {words[layer] for index in indexes for layer, _ in index.pairs}
+        recorded = {vocabulary.words[code] for index in indexes for code in index.layers}
         known = [layer.name for layer in self._files.info.layers]
         layers = (*known, *sorted(recorded.difference(known)))
-        code = find(stage)
+        places = {vocabulary.find(name): place for place, name in enumerate(layers)}
+        places.pop(-1, None)
+        code = vocabulary.find(stage)
         steps = np.unique(np.concatenate([index.steps(None, code) for index in indexes]))
-        return steps, layers
+        steps.setflags(write=False)
+        return _Axes(steps, layers, places, code, self._files.newest())
 
-    def _rows(
-        self, steps: Codes, layers: tuple[str, ...], stage: str
-    ) -> tuple[pa.Table, tuple[Codes, Codes]]:
-        joined = self._files.joined(newest_only=True)
-        vocabulary = self._files.vocabulary
-        places = np.full(len(vocabulary.words), -1, np.int64)
-        for place, name in enumerate(layers):
-            if vocabulary.find(name) >= 0:
-                places[vocabulary.find(name)] = place
-        mask = joined.keys["stage"] == vocabulary.find(stage)
-        mask &= np.isin(joined.keys["step"], steps) & (places[joined.keys["layer"]] >= 0)
-        rows = np.searchsorted(steps, joined.keys["step"][mask])
-        return joined.table.filter(pa.array(mask)), (rows, places[joined.keys["layer"][mask]])
 
-    def _recorded(self, column: str, steps: Codes, layers: tuple[str, ...], stage: str) -> Mask:
-        recorded: Mask = np.zeros((len(steps), len(layers)), bool)
-        for table in OPEN_TABLES:
-            if column not in table_schema(table, self._files.info.columns).names:
-                continue
-            index, find = self._files.index(table), self._files.vocabulary.find
-            for place, name in enumerate(layers):
-                there = index.steps(find(name), find(stage))
-                recorded[np.searchsorted(steps, there), place] = True
-            break
-        return recorded
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds words."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds numbers, or true and false."""
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
+def _fixed(array: Any, shape: tuple[int, int]) -> Any:
+    made = array.reshape(shape)
+    made.setflags(write=False)
+    return made

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from optgeom.traces.cells import Newest, key_codes
-from optgeom.traces.parts import Codes, Vocabulary, one_chunk
+from optgeom.traces.cells import Newest
+from optgeom.traces.columns import one_chunk
+from optgeom.traces.keys import Codes, Vocabulary, key_codes
 from optgeom.traces.schema import KEYS, STAGES, TEXT
 
 
@@ -21,6 +22,11 @@ class Joined:
 
     table: pa.Table
     keys: Mapping[str, Codes]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it takes."""
+        return int(self.table.nbytes) + sum(codes.nbytes for codes in self.keys.values())
 
 
 def join(

@@ -73,3 +73,12 @@ def parse_name(file: str) -> PartName | None:
     return PartName(
         int(found["attempt"]), int(found["rank"]), int(found["sequence"]), found.get("digest", "")
     )
+
+
+def is_stream(path: str) -> bool:
+    """Whether a file is a write-ahead stream or its checksums: what grows in place.
+
+    >>> is_stream("metrics/.wal-a0000-r00001-s000012.sums"), is_stream("metrics/x.parquet")
+    (True, False)
+    """
+    return path.rpartition("/")[2].startswith(".wal-")

@@ -39,13 +39,18 @@ class Place:
         """The folder's own name."""
         return self.root.rstrip("/").rpartition("/")[2]
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is in a local file system."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
     def local(self) -> Path:
         """The folder to write to, absolute.
 
         Raises:
             TraceError: it is not in a local file system.
         """
-        if not isinstance(self.filesystem, fs.LocalFileSystem):
+        if not self.is_local:
             raise TraceError(
                 f"{self.shown} is not a local folder: copy the trace to one, and write there"
             )

@@ -11,18 +11,20 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from optgeom.traces.cache import Cache
 from optgeom.traces.cells import CellIndex, Newest
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.info import RUN_FILE, RunInfo, parse
 from optgeom.traces.joined import Joined, join
-from optgeom.traces.names import TEMPORARY, parse_name
-from optgeom.traces.parts import PartTable, Vocabulary
+from optgeom.traces.keys import Vocabulary
+from optgeom.traces.listing import DERIVED, TRIES, Listing
+from optgeom.traces.names import parse_name
+from optgeom.traces.part import Source
+from optgeom.traces.parts import PartTable
 from optgeom.traces.place import Entry, Place
-from optgeom.traces.scalars import newest_scalars
+from optgeom.traces.scalars import Scalars
 from optgeom.traces.schema import CELL_TABLES, OPEN_TABLES, TABLES, table_schema
 
-DERIVED = "derived"
-_TRIES = 8
 _LIVE_SECONDS = 60.0
 _T = TypeVar("_T")
 
@@ -34,20 +36,24 @@ class TraceFiles:
 
     Args:
         place: the folder, which holds a run.json.
+        cache: for what is read; shared by the traces of a folder.
 
     Raises:
         DamagedTrace: run.json is truncated or its bytes changed.
         SchemaTooNew: a newer optgeom wrote it.
     """
 
-    def __init__(self, place: Place):
+    def __init__(self, place: Place, cache: Cache):
         self.place = place
+        self.cache = cache
         self.vocabulary = Vocabulary()
         self.lock = threading.RLock()
+        self._source = Source(place, self.vocabulary, cache)
+        self._token = object()
+        self._listing = Listing(place)
         self._tables: dict[str, PartTable] = {}
         self._fresh: set[str] = set()
         self._indexes: dict[str, tuple[str, CellIndex]] = {}
-        self._joined: dict[bool, tuple[str, Joined]] = {}
         self._newest: tuple[str, Newest | None] = ("", None)
         self.entries: Mapping[str, Entry] = {}
         self.version = ""
@@ -57,14 +63,14 @@ class TraceFiles:
     def refresh(self) -> bool:
         """List the files again; True if there is something that was not there before."""
         with self.lock:
-            entries = self._list()
+            entries = self._listing.look(ended=self.closed)
             if entries.get(RUN_FILE) != self.entries.get(RUN_FILE):
                 info = self._read_run()
                 if info.columns != self.info.columns:
                     self._tables.clear()
                 self.info = info
             self.entries = entries
-            version = self._token()
+            version = self._digest()
             if version == self.version:
                 return False
             self.version = version
@@ -88,10 +94,17 @@ class TraceFiles:
         ended = self.closed or self.failed is not None
         return not ended and time.time() - changed / 1e9 < _LIVE_SECONDS
 
+    @property
+    def last_step(self) -> int | None:
+        """The last step of any row; None where there is no row."""
+        with self.lock:
+            steps = [part.keys["step"].values for one in self.tables(TABLES) for part in one.parts]
+            return max((int(one[-1]) for one in steps if len(one)), default=None)
+
     def tables(self, names: tuple[str, ...]) -> list[PartTable]:
         """Tables with all that is in their files, as of one and the same listing."""
         with self.lock:
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 version = self.version
                 try:
                     loaded = [self._load(name) for name in names]
@@ -109,7 +122,7 @@ class TraceFiles:
         with self.lock:
             version, index = self._indexes.get(name, ("", None))
             if index is None or version != self.version:
-                index = self._consistent(lambda: self._make_index(name))
+                index = self.consistent(lambda: self._make_index(name))
                 self._indexes[name] = (self.version, index)
             return index
 
@@ -118,52 +131,71 @@ class TraceFiles:
         with self.lock:
             version, newest = self._newest
             if version != self.version:
-                newest = self._consistent(self._find_newest)
+                newest = self.consistent(self._find_newest)
                 self._newest = (self.version, newest)
             return newest
 
     def joined(self, *, newest_only: bool) -> Joined:
         """metrics() before it is filtered."""
-        with self.lock:
-            version, joined = self._joined.get(newest_only, ("", None))
-            if joined is None or version != self.version:
-                joined = self._consistent(lambda: self._make_joined(newest_only))
-                self._joined[newest_only] = (self.version, joined)
-            return joined
+        return self.kept(
+            ("joined", newest_only), lambda: self._make_joined(newest_only), lambda one: one.nbytes
+        )
 
-    def scalars(self, name: str | None) -> pa.Table:
+    def scalars(self) -> Scalars:
         """The table of scalars, newest attempts only."""
+        return self.kept(
+            ("scalars",),
+            lambda: Scalars.of(self.tables(("scalars",))[0]),
+            lambda one: int(one.table.nbytes),
+        )
+
+    def kept(
+        self, key: tuple[object, ...], make: Callable[[], _T], nbytes: Callable[[_T], int]
+    ) -> _T:
+        """What was made of the files as they are now, from the cache while it is there.
+
+        Args:
+            key: names it.
+            make: makes it.
+            nbytes: its size.
+        """
         with self.lock:
-            return newest_scalars(self.tables(("scalars",))[0], name)
+            found: tuple[str, _T] | None = self.cache.get((self._token, *key))
+            if found is not None and found[0] == self.version:
+                return found[1]
+            made = self.consistent(make)
+            self.cache.put((self._token, *key), (self.version, made), nbytes(made))
+            return made
 
-    def derived_names(self) -> list[str]:
-        """The names of the later analyses that are there, sorted."""
-        paths = [path.split("/") for path in self.entries]
-        return sorted({path[1] for path in paths if path[0] == DERIVED and len(path) == 3})
-
-    def folder_entries(self, folder: str) -> dict[str, Entry]:
-        """The files of one table's folder, by name."""
-        found = ((path.rpartition("/"), entry) for path, entry in self.entries.items())
-        return {file: entry for (parent, _, file), entry in found if parent == folder}
-
-    def _consistent(self, make: Callable[[], _T]) -> _T:
+    def consistent(self, make: Callable[[], _T]) -> _T:
         """What `make` returns, made of one listing: reading may have had to list again."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             version = self.version
             made = make()
             if version == self.version:
                 break
         return made
 
+    def derived_tables(self) -> tuple[str, ...]:
+        """The folders of the later analyses that are there, by name."""
+        paths = [path.split("/") for path in self.entries]
+        names = {path[1] for path in paths if path[0] == DERIVED and len(path) == 3}
+        return tuple(f"{DERIVED}/{name}" for name in sorted(names))
+
     def _make_index(self, name: str) -> CellIndex:
         (table,) = self.tables((name,))
-        return CellIndex(table.parts, self.vocabulary, self.newest())
+        return CellIndex(table.parts, self.newest())
 
     def _make_joined(self, newest_only: bool) -> Joined:
-        derived = tuple(f"{DERIVED}/{name}" for name in self.derived_names())
-        loaded = self.tables((*OPEN_TABLES, *derived))
+        loaded = self.tables((*OPEN_TABLES, *self.derived_tables()))
+        tables = []
+        for one in loaded:
+            names = [name for name in one.types if (one.folder, name) != _LISTS]
+            table = one.table(names)
+            if table is not None:
+                tables.append(table)
         return join(
-            [_scalars_of(one) for one in loaded if one.parts],
+            tables,
             self._joined_schema(),
             self.vocabulary,
             layers=[layer.name for layer in self.info.layers],
@@ -171,13 +203,18 @@ class TraceFiles:
         )
 
     def _load(self, name: str) -> PartTable:
-        without = "values" if name == "updates" else None
-        table = self._tables.setdefault(name, PartTable(self.place, name, without=without))
-        if name not in self._fresh:
+        if name not in self._tables:
             schema = table_schema(name, self.info.columns) if name in TABLES else None
-            table.refresh(self.folder_entries(name), schema)
+            self._tables[name] = PartTable(self._source, name, schema)
+        table = self._tables[name]
+        if name not in self._fresh:
+            table.refresh(self._folder_entries(name))
             self._fresh.add(name)
         return table
+
+    def _folder_entries(self, folder: str) -> dict[str, Entry]:
+        found = ((path.rpartition("/"), entry) for path, entry in self.entries.items())
+        return {file: entry for (parent, _, file), entry in found if parent == folder}
 
     def _joined_schema(self) -> pa.Schema:
         fields: dict[str, pa.Field] = {}
@@ -191,35 +228,19 @@ class TraceFiles:
         names = [parse_name(path[-1]) for path in files if path[0] in CELL_TABLES]
         if len({name.attempt for name in names if name is not None}) < 2:
             return None
-        columns = [
-            (part.column("step").to_numpy(), part.column("attempt").to_numpy())
+        pairs = [
+            part.keys.pairs("step", "attempt")
             for table in self.tables(CELL_TABLES)
             for part in table.parts
         ]
-        steps = np.concatenate([one for one, _ in columns]).astype(np.int64)
-        attempts = np.concatenate([one for _, one in columns]).astype(np.int64)
+        steps, attempts = (np.concatenate(one) for one in zip(*pairs, strict=True))
         return Newest.of(steps, attempts)
-
-    def _list(self) -> dict[str, Entry]:
-        entries = trace_entries(self.place)
-        for _ in range(_TRIES):
-            # a listing is not atomic: one made while a stream was sealed may show neither file
-            again = trace_entries(self.place)
-            same = again.keys() == entries.keys()
-            entries = again
-            if same or self.closed:
-                break
-        return {
-            path: entry
-            for path, entry in entries.items()
-            if not path.rpartition("/")[2].startswith(TEMPORARY)
-        }
 
     def _read_run(self) -> RunInfo:
         self._run = self.place.read(RUN_FILE).to_pybytes()
         return parse(self._run, self.place.of(RUN_FILE))
 
-    def _token(self) -> str:
+    def _digest(self) -> str:
         digest = hashlib.blake2b(self._run, digest_size=8)
         for path, entry in sorted(self.entries.items()):
             if path != RUN_FILE:
@@ -227,18 +248,4 @@ class TraceFiles:
         return digest.hexdigest()
 
 
-def trace_entries(place: Place) -> dict[str, Entry]:
-    """The files of a trace by relative path; other people's files beside it are not looked at."""
-    entries = {
-        path: entry
-        for path, entry in place.entries(recursive=False).items()
-        if path == RUN_FILE or path.startswith(TEMPORARY)
-    }
-    for folder in (*TABLES, DERIVED):
-        entries |= place.entries(folder)
-    return entries
-
-
-def _scalars_of(table: PartTable) -> pa.Table:
-    without = "singular_values" if table.folder == "spectra" else None
-    return table.table(without=without)
+_LISTS = ("spectra", "singular_values")

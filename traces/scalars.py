@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.parts import PartTable, one_chunk
+from optgeom.traces.columns import one_array, one_chunk
+from optgeom.traces.parts import PartTable
 from optgeom.traces.schema import TEXT
 
 SHOWN = pa.schema([("step", pa.int64()), ("name", TEXT), ("value", pa.float64())])
 
 
-def newest_scalars(table: PartTable, name: str | None) -> pa.Table:
-    """Step, name and value, by name and step.
+@dataclass(frozen=True, slots=True)
+class Scalars:
+    """What was logged beside the geometry.
 
-    Args:
-        table: the scalars.
-        name: only this one; None: all.
-
-    Returns:
-        Of several values for a step and name: the newest attempt's, of those the lowest rank's,
-        and of those the last.
+    Attributes:
+        table: step, name and value, by name and step.
+        ranges: name -> its first row and the one after its last.
     """
-    whole = table.table()
-    if whole is None or whole.num_rows == 0:
-        return SHOWN.empty_table()
-    ranks = [np.full(part.table.num_rows, part.name.rank) for part in table.parts]
-    rank, row = np.concatenate(ranks), np.arange(whole.num_rows)
-    steps, attempts = (whole.column(key).to_numpy() for key in ("step", "attempt"))
-    kept = np.ones(len(steps), bool)
-    words = one_chunk(whole.select(["name"])).column("name").chunk(0)
-    by_name = np.argsort(np.argsort(words.dictionary.to_pylist()))
-    names = by_name[words.indices.to_numpy()]
-    if name is not None:
-        wanted = [by_name[i] for i, one in enumerate(words.dictionary.to_pylist()) if one == name]
-        kept &= np.isin(names, wanted)
-    order = np.lexsort((row, -rank, attempts, steps, names))
-    order = order[kept[order]]
-    last = np.append(
-        (steps[order][1:] != steps[order][:-1]) | (names[order][1:] != names[order][:-1]), True
-    )[: len(order)]
-    shown = whole.select(SHOWN.names).take(pa.array(order[last]))
-    return one_chunk(shown.cast(SHOWN))
+
+    table: pa.Table = field(default_factory=SHOWN.empty_table)
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, parts: PartTable) -> Self:
+        """From the rows of all attempts and ranks.
+
+        Of several values for a step and name it takes the newest attempt's, of those the lowest
+        rank's, and of those the last.
+        """
+        whole = parts.table(["attempt", *SHOWN.names])
+        if whole is None or whole.num_rows == 0:
+            return cls()
+        column = one_array(whole.column("name"))
+        words = column.dictionary.to_pylist()
+        by_name = np.argsort(np.argsort(words))
+        names = by_name[column.indices.to_numpy()]
+        steps, attempts = (whole.column(key).to_numpy() for key in ("step", "attempt"))
+        ranks = np.concatenate([np.full(part.keys.rows, part.name.rank) for part in parts.parts])
+        # most runs have one attempt and one rank: nothing to sort by
+        several = [one for one in (-ranks, attempts) if one.min() < one.max()]
+        order = np.lexsort((*several, steps, names))
+        changes = (steps[order][1:] != steps[order][:-1]) | (names[order][1:] != names[order][:-1])
+        kept = order[np.append(changes, True)]
+        ends = np.searchsorted(names[kept], np.arange(len(words) + 1))
+        ranges = {
+            word: (int(ends[place]), int(ends[place + 1]))
+            for word, place in zip(words, by_name.tolist(), strict=True)
+        }
+        shown = whole.select(SHOWN.names).take(pa.array(kept))
+        return cls(one_chunk(shown.cast(SHOWN)), ranges)
+
+    def named(self, name: str) -> pa.Table:
+        """Those of one name; an empty table if it was never logged."""
+        start, end = self.ranges.get(name, (0, 0))
+        return self.table.slice(start, end - start)

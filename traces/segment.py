@@ -1,15 +1,12 @@
 """Sealed segments: Parquet files that are whole or not there.
 
-A segment is written under a hidden name, flushed to the disk, and appears by rename. Parquet's page
-checksums cover the data in the pages, not their headers nor the footer, and a flipped bit there
-can end the process or read back as wrong numbers. So a digest over the footer stands in the name,
-the footer holds a CRC-32 of the bytes of each row group, and both are compared before Arrow parses
-what they cover.
+A segment is written under a hidden name, flushed to the disk, and appears by rename. What a reader
+compares before it parses anything is in `optgeom.traces.checked`.
 """
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import io
 import json
 import os
@@ -20,15 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from optgeom.traces.errors import DamagedTrace
+from optgeom.traces.checked import INDEX, SUMS, footer_digest, read_footer
+from optgeom.traces.layout import is_large, row_groups
 from optgeom.traces.names import PartName
-from optgeom.traces.schema import SCHEMA_VERSION, TEXT
+from optgeom.traces.schema import FLOATS, SCHEMA_VERSION, TEXT
 
 SCALAR_ROWS_PER_GROUP = 1 << 17
 _BUFFER = 1 << 18
-_TAIL = 8
-_MAGIC = b"PAR1"
-_SUMS = b"optgeom.crc32"
+_FILTERED_BY = ("attempt", "step", "layer", "stage")
 
 
 class SegmentWriter:
@@ -49,13 +45,18 @@ class SegmentWriter:
         # Arrow writes in small pieces, and each that comes to Python waits for the interpreter
         self._buffered = pa.BufferedOutputStream(pa.PythonFile(self._file, "w"), _BUFFER)
         self._sums: list[tuple[int, int]] = []
+        self._small = [field.name for field in schema if not is_large(field.type)]
+        self._index: list[pa.Table] = []
+        self._sizes = [0, 0]
+        lists = [f"{field.name}.list.element" for field in schema if field.type == FLOATS]
         try:
             self._writer = pq.ParquetWriter(
                 self._buffered,
                 schema.with_metadata({"optgeom.schema": str(SCHEMA_VERSION)}),
                 use_dictionary=[field.name for field in schema if field.type == TEXT],
-                compression="none" if raw else "zstd",
-                write_statistics=not raw,
+                compression="none" if raw else _compression(schema, lists),
+                column_encoding=dict.fromkeys(lists, "BYTE_STREAM_SPLIT") or None,
+                write_statistics=_statistics(schema, lists, raw=raw),
                 write_page_checksum=True,
             )
         except BaseException:
@@ -63,8 +64,17 @@ class SegmentWriter:
             self._temporary.unlink(missing_ok=True)
             raise
 
+    def write_sorted(self, table: pa.Table) -> None:
+        """Append a table in the row groups that suit its reading."""
+        for group in row_groups(table):
+            self.write(group)
+
     def write(self, table: pa.Table) -> None:
         """Append a table; one row group unless it is longer than SCALAR_ROWS_PER_GROUP rows."""
+        if len(self._small) < len(table.schema.names):
+            small = table.select(self._small)
+            self._sizes = [self._sizes[0] + small.nbytes, self._sizes[1] + table.nbytes]
+            self._index.append(small)
         for start in range(0, table.num_rows, SCALAR_ROWS_PER_GROUP):
             group = table.slice(start, SCALAR_ROWS_PER_GROUP)
             self._writer.write_table(group, row_group_size=SCALAR_ROWS_PER_GROUP)
@@ -73,13 +83,17 @@ class SegmentWriter:
 
     def seal(self) -> Path:
         """Make the segment appear under its final name; returns its path."""
-        self._writer.add_key_value_metadata({_SUMS.decode(): json.dumps(self._sums)})
+        notes = {SUMS.decode(): json.dumps(self._sums)}
+        small, whole = self._sizes
+        if self._index and 2 * small < whole:
+            notes[INDEX.decode()] = _encode(pa.concat_tables(self._index))
+        self._writer.add_key_value_metadata(notes)
         self._writer.close()
         self._buffered.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         with pa.OSFile(str(self._temporary), "rb") as file:
-            digest = footer_digest(_read_footer(file, self._temporary.name))
+            digest = footer_digest(read_footer(file, self._temporary.name))
         name = PartName(*self._name.slot, digest)
         final = self._folder / name.file
         self._temporary.replace(final)
@@ -123,88 +137,6 @@ class _SummedFile(io.FileIO):
         return crc
 
 
-def footer_digest(footer: bytes) -> str:
-    """16 hex digits over a Parquet footer: its metadata, their length and the closing magic."""
-    return hashlib.blake2b(footer, digest_size=8).hexdigest()
-
-
-def open_segment(file: pa.NativeFile, name: str, digest: str) -> pq.ParquetFile:
-    """Open a sealed segment after comparing its footer with the digest in its name.
-
-    Args:
-        file: random access to the whole segment.
-        name: how to call it in errors.
-        digest: the digest from its name.
-
-    Raises:
-        DamagedTrace: it is truncated, or its footer changed.
-    """
-    footer = _read_footer(file, name)
-    if footer_digest(footer) != digest:
-        raise DamagedTrace(f"{name} is damaged: its footer changed. Restore it from a copy")
-    try:
-        return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedTrace(f"{name} is damaged: {_first_line(error)}") from error
-
-
-def read_segment(file: pa.NativeFile, name: str, digest: str) -> pa.Table:
-    """Read a whole sealed segment, with every checksum verified.
-
-    Raises:
-        DamagedTrace: it is truncated, or any byte of it changed.
-    """
-    segment = open_segment(file, name, digest)
-    return read_groups(file, segment, list(range(segment.num_row_groups)), None, name)
-
-
-def read_groups(
-    file: pa.NativeFile,
-    segment: pq.ParquetFile,
-    groups: list[int],
-    columns: list[str] | None,
-    name: str,
-    *,
-    sums: bool = True,
-) -> pa.Table:
-    """Read some row groups of an opened segment, with every checksum verified.
-
-    Args:
-        file: what the segment was opened from.
-        segment: from open_segment.
-        groups: row group numbers.
-        columns: only these.
-        name: how to call it in errors.
-        sums: check the row groups' CRC-32 too, which reads all their columns; without it page
-            checksums alone are checked.
-
-    Raises:
-        DamagedTrace: a byte of them changed.
-    """
-    if sums:
-        _check_groups(file, segment, groups, name)
-    try:
-        return segment.read_row_groups(groups, columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedTrace(f"{name} is damaged: {_first_line(error)}") from error
-
-
-def _check_groups(
-    file: pa.NativeFile, segment: pq.ParquetFile, groups: list[int], name: str
-) -> None:
-    stored = json.loads((segment.metadata.metadata or {}).get(_SUMS, b"[]"))
-    if len(stored) != segment.num_row_groups:
-        raise DamagedTrace(f"{name} is no segment of a trace: its checksums are missing")
-    starts = [0, *(end for end, _ in stored)]
-    for group in groups:
-        end, crc = stored[group]
-        file.seek(starts[group])
-        if zlib.crc32(file.read_buffer(end - starts[group])) != crc:
-            raise DamagedTrace(
-                f"{name} is damaged: bytes {starts[group]} to {end} changed. Restore it from a copy"
-            )
-
-
 def fsync_folder(folder: Path) -> None:
     """Make a rename in the folder outlive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -214,20 +146,24 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _read_footer(file: pa.NativeFile, name: str) -> bytes:
-    size: int = file.size()
-    if size < _TAIL + len(_MAGIC):
-        raise DamagedTrace(f"{name} is truncated: {size} bytes are left. Restore it from a copy")
-    file.seek(size - _TAIL)
-    tail: bytes = file.read(_TAIL)
-    length = int.from_bytes(tail[:4], "little")
-    if tail[4:] != _MAGIC or length + _TAIL + len(_MAGIC) > size:
-        raise DamagedTrace(f"{name} is truncated: it ends within its data. Restore it from a copy")
-    file.seek(size - _TAIL - length)
-    footer: bytes = file.read(length)
-    file.seek(0)
-    return footer + tail
+def _compression(schema: pa.Schema, lists: list[str]) -> str | dict[str, str]:
+    """Of lists LZ4, which is as fast to read as nothing; the codec of each leaf by its path."""
+    if not lists:
+        return "zstd"
+    leaves = {field.name: "zstd" for field in schema if field.type != FLOATS}
+    return leaves | dict.fromkeys(lists, "lz4")
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+def _statistics(schema: pa.Schema, lists: list[str], *, raw: bool) -> bool | list[str]:
+    """Of many row groups those of the keys alone: a reader parses all of them."""
+    if raw or not lists:
+        return not raw
+    return [name for name in _FILTERED_BY if name in schema.names]
+
+
+def _encode(table: pa.Table) -> str:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd", unify_dictionaries=True)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
+        stream.write_table(table.unify_dictionaries().combine_chunks())
+    return base64.b64encode(sink.getvalue()).decode()

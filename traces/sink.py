@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from optgeom.traces.batches import make_batch
+from optgeom.traces.columns import one_chunk
 from optgeom.traces.names import PartName
 from optgeom.traces.schema import STORED_DTYPES, plain
 from optgeom.traces.segment import SegmentWriter
@@ -72,10 +73,10 @@ class TableLog:
         self.flush()
         if self._stream is None:
             return
-        table = pa.Table.from_batches(self._batches).cast(self._schema)
+        table = one_chunk(pa.Table.from_batches(self._batches).cast(self._schema))
         segment = SegmentWriter(self._folder, self._next, self._schema)
         try:
-            segment.write(table)
+            segment.write_sorted(table)
             final = segment.seal()
         except BaseException:
             segment.abandon()

@@ -11,12 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.cells import CellIndex
+from optgeom.traces.cache import Cache
+from optgeom.traces.cells import CellIndex, Rows
 from optgeom.traces.errors import NotATrace, NotCaptured
 from optgeom.traces.grid import Grid, Grids, WordGrid
 from optgeom.traces.info import RUN_FILE, LayerInfo, RunInfo
-from optgeom.traces.matrices import Floats, neuron_count, neuron_norms, read_matrix
-from optgeom.traces.parts import Codes
+from optgeom.traces.keys import Codes
+from optgeom.traces.matrices import neuron_count, neuron_norms, read_matrix
+from optgeom.traces.part import Floats, Part
 from optgeom.traces.place import Place, find
 from optgeom.traces.reader import TraceFiles
 from optgeom.traces.schema import CELL_TABLES, STAGES, Cell
@@ -29,11 +31,16 @@ Names = str | Iterable[str] | None
 class Trace:
     """One run: its records, and what run.json says of it.
 
-    Records are read on first use and kept; refresh() takes up what a live run has written since.
+    What is asked for is read then, and kept while there is room; refresh() takes up what a live
+    run has written since.
+
+    Args:
+        place: the run's folder.
+        cache: for what is read, shared by the traces of a folder; None: one of its own.
     """
 
-    def __init__(self, place: Place):
-        self._files = TraceFiles(place)
+    def __init__(self, place: Place, cache: Cache | None = None):
+        self._files = TraceFiles(place, Cache() if cache is None else cache)
         self._grids = Grids(self._files)
 
     @property
@@ -79,7 +86,7 @@ class Trace:
     def stages(self) -> tuple[str, ...]:
         """The captured stages, in the order of the data's way through an optimizer."""
         words = self._files.vocabulary.words
-        found = {words[stage] for table in CELL_TABLES for _, stage in self.index(table).pairs}
+        found = {words[stage] for table in CELL_TABLES for stage in self.index(table).stages}
         return tuple(sorted(found, key=lambda one: (_place_of(one), one)))
 
     def steps(
@@ -110,9 +117,7 @@ class Trace:
     @property
     def last_step(self) -> int | None:
         """The last step of which anything was recorded; None in an empty trace."""
-        steps = [self.index(table).keys["step"] for table in CELL_TABLES]
-        steps.append(self.scalars().column("step").to_numpy())
-        return max((int(one.max()) for one in steps if len(one)), default=None)
+        return self._files.last_step
 
     @property
     def closed(self) -> bool:
@@ -206,11 +211,11 @@ class Trace:
         Raises:
             NotCaptured: there is no such cell, or its spectrum is null; the message says why.
         """
-        index, at = self._cell("spectra", step, layer, stage)
-        part, row = index.parts[index.part[at[-1]]], int(index.row[at[-1]])
+        index, rows = self._cell("spectra", step, layer, stage)
+        part, row = _last(index, rows)
         values = part.list_at("singular_values", row)
         if values is None:
-            status = part.column("spectrum_status")[row].as_py()
+            status = part.columns(["spectrum_status"]).column(0)[row].as_py()
             raise NotCaptured(f"the spectrum of {layer} {stage} at step {step} is null: {status}")
         made: np.ndarray[Any, np.dtype[np.float64]] = values.astype(np.float64)
         return made
@@ -225,8 +230,8 @@ class Trace:
         """
         index, found = self._over_steps("spectra", layer, stage, steps)
         kept, arrays = [], []
-        for step, at in found:
-            part, row = index.parts[index.part[at[-1]]], int(index.row[at[-1]])
+        for step, rows in found:
+            part, row = _last(index, rows)
             values = part.list_at("singular_values", row)
             if values is not None:
                 kept.append(step)
@@ -239,18 +244,18 @@ class Trace:
         Raises:
             NotCaptured: there is no such cell; the message names what is there.
         """
-        index, at = self._cell("neurons", step, layer, stage)
-        return neuron_norms(index, at, self._rows(index, at, layer)).copy()
+        index, rows = self._cell("neurons", step, layer, stage)
+        return neuron_norms(index.parts, rows, self._count(index, rows, layer)).copy()
 
     def neurons(
         self, layer: str, stage: str = "update", steps: Steps = None
     ) -> tuple[Codes, Floats]:
         """The row norms of a layer over steps: the steps (k,), and (k, m) float32."""
         index, found = self._over_steps("neurons", layer, stage, steps)
-        length = max((self._rows(index, at, layer) for _, at in found), default=0)
+        length = max((self._count(index, rows, layer) for _, rows in found), default=0)
         norms = np.full((len(found), length), np.nan, np.float32)
-        for row, (_, at) in enumerate(found):
-            norms[row] = neuron_norms(index, at, length)
+        for at, (_, rows) in enumerate(found):
+            norms[at] = neuron_norms(index.parts, rows, length)
         return np.array([step for step, _ in found], np.int64), norms
 
     def matrix(self, step: int, layer: str, stage: str = "update") -> Floats:
@@ -260,8 +265,8 @@ class Trace:
             NotCaptured: there is none; the message names what is there.
             DamagedTrace: a byte of it changed.
         """
-        index, at = self._cell("updates", step, layer, stage)
-        return read_matrix(self._files.place, index, at, f"{layer} {stage} at step {step}")
+        index, rows = self._cell("updates", step, layer, stage)
+        return read_matrix(index.parts, rows, f"{layer} {stage} at step {step}")
 
     def matrices(
         self, stages: Names = None, layers: Names = None, steps: Steps = None
@@ -273,22 +278,22 @@ class Trace:
         for_stages = None if stages is None else [self._stage_code(one) for one in _names(stages)]
         order = {layer.name: number for number, layer in enumerate(self.layers)}
         cells = []
-        for layer, stage in index.pairs:
+        for layer, stage in sorted(index.pairs):
             if for_layers is not None and layer not in for_layers:
                 continue
             if for_stages is not None and stage not in for_stages:
                 continue
             place = (order.get(words[layer], len(order)), words[layer], _place_of(words[stage]))
-            cells += [(step, place, stage, at) for step, at in index.by_step(layer, stage)]
+            cells += [(step, place, rows) for step, rows in index.rows(layer, stage).by_step()]
         if steps is not None:
             there = np.array([step for step, *_ in cells], np.int64)
             kept = _in_steps(there, steps, self.path)
             cells = [cell for cell, keep in zip(cells, kept, strict=True) if keep]
-        for step, (_, layer_name, _), _, at in sorted(cells, key=lambda cell: cell[:2]):
-            part, row = index.parts[index.part[at[0]]], int(index.row[at[0]])
-            key = {name: part.column(name)[row].as_py() for name in _CELL_FIELDS}
+        for step, (_, layer_name, _), rows in sorted(cells, key=lambda cell: cell[:2]):
+            ((number, row), *_) = rows
+            (key,) = index.parts[number].columns(_CELL_FIELDS).slice(row, 1).to_pylist()
             name = f"{layer_name} {key['stage']} at step {step}"
-            yield Cell(**key), read_matrix(self._files.place, index, at, name)
+            yield Cell(**key), read_matrix(index.parts, rows, name)
 
     def scalars(self, name: str | None = None) -> pa.Table:
         """What was logged beside the geometry: step, name, value; by name and step.
@@ -296,7 +301,8 @@ class Trace:
         Args:
             name: only this one; an empty table if it was never logged.
         """
-        return self._files.scalars(name)
+        found = self._files.scalars()
+        return found.table if name is None else found.named(name)
 
     def __repr__(self) -> str:
         stages, steps = ", ".join(self.stages), self.steps(stage=None)
@@ -310,49 +316,44 @@ class Trace:
         """Where the cells of a table are; for analyses that go through all of them."""
         return self._files.index(table)
 
-    def _cell(self, table: str, step: int, layer: str, stage: str) -> tuple[CellIndex, range]:
+    def _cell(self, table: str, step: int, layer: str, stage: str) -> tuple[CellIndex, Rows]:
         index = self.index(table)
-        layer_code, stage_code = self._layer_code(layer), self._stage_code(stage)
-        at = index.at(layer_code, stage_code, step)
-        if not at:
-            there = index.steps(layer_code, stage_code)
+        there = index.rows(self._layer_code(layer), self._stage_code(stage))
+        rows = there.at(step)
+        if not len(rows):
             raise NotCaptured(
-                f"{table} hold no {layer} {stage} at step {step}: {_steps_there(there)}"
+                f"{table} hold no {layer} {stage} at step {step}: "
+                f"{_steps_there(np.unique(there.steps))}"
             )
-        return index, at
+        return index, rows
 
     def _over_steps(
         self, table: str, layer: str, stage: str, steps: Steps
-    ) -> tuple[CellIndex, list[tuple[int, range]]]:
+    ) -> tuple[CellIndex, list[tuple[int, Rows]]]:
         index = self.index(table)
-        found = index.by_step(self._layer_code(layer), self._stage_code(stage))
+        found = index.rows(self._layer_code(layer), self._stage_code(stage)).by_step()
         if steps is None:
             return index, found
         kept = _in_steps(np.array([step for step, _ in found], np.int64), steps, self.path)
         return index, [one for one, keep in zip(found, kept, strict=True) if keep]
 
-    def _rows(self, index: CellIndex, at: range, layer: str) -> int:
+    def _count(self, index: CellIndex, rows: Rows, layer: str) -> int:
         known = next((one.shape[0] for one in self.layers if one.name == layer), None)
-        return neuron_count(index, at) if known is None else known
+        return neuron_count(index.parts, rows) if known is None else known
 
     def _layer_code(self, name: str) -> int:
         code = self._files.vocabulary.find(name)
-        if all(layer.name != name for layer in self.layers) and not self._recorded(layer=code):
+        if all(layer.name != name for layer in self.layers) and not any(
+            code in self.index(table).layers for table in CELL_TABLES
+        ):
             raise self._no_layer(name)
         return code
 
     def _stage_code(self, name: str) -> int:
         code = self._files.vocabulary.find(name)
-        if not self._recorded(stage=code):
+        if not any(code in self.index(table).stages for table in CELL_TABLES):
             raise self._no_stage(name)
         return code
-
-    def _recorded(self, *, layer: int | None = None, stage: int | None = None) -> bool:
-        return any(
-            layer in (None, one_layer) and stage in (None, one_stage)
-            for table in CELL_TABLES
-            for one_layer, one_stage in self.index(table).pairs
-        )
 
     def _no_layer(self, name: str) -> NotCaptured:
         names = [layer.name for layer in self.layers]
@@ -421,6 +422,11 @@ def _steps_there(steps: Codes) -> str:
     if len(steps) <= 6:
         return f"captured are {', '.join(map(str, steps))}"
     return f"captured are {steps[0]}, {steps[1]}, … {steps[-1]} ({len(steps)} steps)"
+
+
+def _last(index: CellIndex, rows: Rows) -> tuple[Part, int]:
+    *_, (number, row) = rows
+    return index.parts[number], row
 
 
 def _names(names: str | Iterable[str]) -> list[str]:

@@ -6,16 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from optgeom.traces.cells import CellIndex
+from optgeom.traces.checked import Segment
 from optgeom.traces.errors import DamagedTrace, TraceError
 from optgeom.traces.info import RUN_FILE
+from optgeom.traces.listing import DERIVED, trace_entries
 from optgeom.traces.names import TEMPORARY, PartName, parse_name
 from optgeom.traces.place import Place, find
-from optgeom.traces.reader import DERIVED, trace_entries
 from optgeom.traces.schema import TABLES
-from optgeom.traces.segment import open_segment, read_groups
 from optgeom.traces.trace import Trace, open_trace
 from optgeom.traces.wal import read_stream
 
@@ -107,7 +104,7 @@ def _ask(trace: Trace) -> list[Finding]:
     try:
         trace.metrics(attempts="all")
         for table in ("metrics", "spectra"):
-            twice = _twice(trace.index(table))
+            twice = trace.index(table).repeated()
             if twice:
                 findings.append(
                     Finding(table, False, f"{twice} cells were written twice: the last is shown")
@@ -115,11 +112,6 @@ def _ask(trace: Trace) -> list[Finding]:
     except TraceError as error:
         findings.append(Finding(RUN_FILE, True, str(error)))
     return findings
-
-
-def _twice(index: CellIndex) -> int:
-    keys = np.stack([index.keys[name] for name in sorted(index.keys)])
-    return int(keys.shape[1] - np.unique(keys, axis=1).shape[1])
 
 
 def _read(place: Place, file: str, name: PartName) -> int:
@@ -133,10 +125,8 @@ def _read(place: Place, file: str, name: PartName) -> int:
         )
         return sum(batch.num_rows for batch in batches)
     with place.open(file) as opened:
-        segment = open_segment(opened, shown, name.digest)
-        names = segment.schema_arrow.names
-        groups = range(segment.num_row_groups)
-        return sum(read_groups(opened, segment, [group], names, shown).num_rows for group in groups)
+        segment = Segment(opened, shown, name.digest)
+        return sum(segment.read([group]).num_rows for group in segment.groups)
 
 
 def _part(file: str) -> PartName | None:

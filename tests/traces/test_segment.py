@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from optgeom.traces.checked import footer_digest, read_segment
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.names import PartName, parse_name
 from optgeom.traces.schema import TEXT
-from optgeom.traces.segment import SegmentWriter, footer_digest, read_segment
+from optgeom.traces.segment import SegmentWriter
 
 SCHEMA = pa.schema([("step", pa.int64()), ("name", TEXT), ("x", pa.list_(pa.float32()))])
 

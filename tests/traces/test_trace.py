@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optgeom.traces import reader, sink
+from optgeom.traces import listing, sink
 from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured, SchemaTooNew
 from optgeom.traces.info import LayerInfo, RunInfo, dump
+from optgeom.traces.listing import trace_entries
 from optgeom.traces.place import Entry, Place
-from optgeom.traces.reader import trace_entries
 from optgeom.traces.schema import KEYS, Cell
 from optgeom.traces.store import Trace, open_trace
 from optgeom.traces.writer import TraceWriter
@@ -276,6 +276,8 @@ class TestLive:
         trace, seen = open_trace(tmp_path), 0
         for step in range(600):
             writer.scalar(step, "loss", float(step))
+            if step % 50 == 0:
+                writer.flush()
             if step % 5 == 0:
                 trace.refresh()
                 steps = trace.scalars("loss").column("step").to_pylist()
@@ -303,7 +305,7 @@ class TestLive:
         with TraceWriter(tmp_path, info) as writer:
             record(writer, [0])
             writer.flush()
-            monkeypatch.setattr(reader, "trace_entries", sometimes_blind)
+            monkeypatch.setattr(listing, "trace_entries", sometimes_blind)
             assert open_trace(tmp_path).metrics().num_rows == 6
 
     def test_a_batch_counts_once_its_checksum_is_there(self, tmp_path: Path, info: RunInfo) -> None:
