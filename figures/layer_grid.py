@@ -136,25 +136,37 @@ def info(
 def _laid_out(every: Cells, order: Ints, span: Span | None) -> tuple[Columns, Floats, Ints]:
     """Return the columns, each cell's value and the step that it is of."""
     rows = np.flatnonzero(every.captured.any(axis=1))
-    values = every.values[np.ix_(rows, order)]
-    values = np.where(np.isfinite(values), values, np.nan)
-    steps = every.steps[rows]
-    source = _held(every.captured[np.ix_(rows, order)], steps)
+    whole_run = np.ix_(rows, order)
+    values, captured, steps = every.values[whole_run], every.captured[whole_run], every.steps[rows]
     kept = drawn(steps, span)
-    most = max(8, min(columns.MOST, CELLS // max(1, len(order))))
+    if captured.all():
+        shown, of = values[kept], np.broadcast_to(steps[kept, None], values[kept].shape)
+    else:
+        source = _held(captured, steps)[kept]
+        there = np.maximum(source, 0)
+        shown = np.where(source >= 0, np.take_along_axis(values, there, axis=0), np.nan)
+        of = steps[there]
+    most = max(8, min(columns.MOST, CELLS // len(order)))
     laid = columns.columns_of(steps[kept], most=most)
-    shown = np.take_along_axis(values, np.maximum(source, 0), axis=0)
-    shown = np.where(source >= 0, shown, np.nan)[kept]
-    scores = shown.T
+    scores = shown
     if (laid.stops - laid.starts).max(initial=0) > 1:
-        log = _logarithmic(extent(values))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            (middle,) = quantiles(np.log(values.T) if log else values.T, 0.5)
-            scores = np.abs((np.log(shown.T) if log else shown.T) - middle[:, None])
-    picked = columns.pick(scores, laid)
+        scores = _from_median(shown, values)
+    picked = columns.pick(scores.T, laid)
     found = columns.at(shown.T, picked)
-    of = np.take_along_axis(source[kept].T, np.maximum(picked, 0), axis=1)
-    return laid, found, np.where(np.isfinite(found), steps[np.maximum(of, 0)], -1)
+    found = np.where(np.isfinite(found), found, np.nan)
+    at = np.take_along_axis(of.T, np.maximum(picked, 0), axis=1)
+    return laid, found, np.where(np.isfinite(found), at, -1)
+
+
+def _from_median(shown: Floats, values: Floats) -> Floats:
+    """Return how far each value is from its layer's median over all steps, in ratio if it can."""
+    (middle,) = quantiles(values.T, 0.5)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if _logarithmic(extent(values)):
+            far: Floats = np.abs(np.log(shown / middle))
+        else:
+            far = np.abs(shown - middle)
+    return np.where(np.isfinite(shown), far, np.nan)
 
 
 def _held(captured: Flags, steps: Ints) -> Ints:
@@ -163,13 +175,11 @@ def _held(captured: Flags, steps: Ints) -> Ints:
     Layers that take turns are captured at different steps: each keeps its value until its next
     turn, and not longer than its turns are usually apart.
     """
-    if captured.all():
-        return np.tile(np.arange(len(steps))[:, None], (1, captured.shape[1]))
     own = np.where(captured, np.arange(len(steps))[:, None], -1)
     last = np.maximum.accumulate(own, axis=0)
     first, final = captured.argmax(axis=0), last[-1]
-    count = np.maximum(captured.sum(axis=0) - 1, 1)
-    usual = (steps[np.maximum(final, 0)] - steps[first]) / count
+    turns = np.maximum(captured.sum(axis=0) - 1, 1)
+    usual = (steps[np.maximum(final, 0)] - steps[first]) / turns
     since = steps[:, None] - steps[np.maximum(last, 0)]
     found: Ints = np.where((last >= 0) & (since <= 1.5 * usual), last, -1)
     return found
@@ -246,6 +256,7 @@ def plot(
             theme,
             ends=ends if ends is not None and what.span is None else what.ends,
             cursor=cursor,
+            over_cells=True,
             meta={"layers": what.layers},
             height=height,
             margin={"l": LEFT, "r": 84 if colorbar else RIGHT, "t": top, "b": BELOW},

@@ -205,8 +205,8 @@ def _line(curve: LossCurve, what: LossInfo, theme: Theme) -> go.Scatter:
     kept = thinned(curve.y)
     digits = hover_format(*(what.extent or (0.0, 1.0)))
     return go.Scatter(
-        x=curve.x[kept],
-        y=np.where(np.isfinite(curve.y), curve.y, np.nan)[kept],
+        x=curve.steps[kept] if what.against == "step" else curve.x[kept],
+        y=np.where(np.isfinite(curve.y), curve.y, np.nan)[kept].astype(np.float32),
         mode="lines+markers" if len(curve.x) <= FEW else "lines",
         name=name,
         hovertemplate=f"{name} %{{y:{digits}}}<extra></extra>",

@@ -224,6 +224,7 @@ def plot(
             theme,
             ends=ends if ends is not None and what.span is None else what.ends,
             cursor=cursor,
+            over_cells=True,
             shapes=[] if place is None else [row_line(place, theme)],
             annotations=[] if place is None else [row_label(neuron or 0, place, theme)],
             height=height,

@@ -218,7 +218,7 @@ def _band(curve: MetricCurve, theme: Theme) -> go.Scatter:
     x, low, high = thinned_band(curve.steps[known], curve.low[known], curve.high[known])
     return go.Scatter(
         x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
+        y=np.concatenate([high, low[::-1]]).astype(np.float32),
         mode="none",
         fill="toself",
         fillcolor=translucent(theme.run(curve.slot), 0.14),
@@ -240,7 +240,7 @@ def _line(curve: MetricCurve, what: MetricInfo, theme: Theme) -> go.Scatter:
     digits = hover_format(*what.extent)
     return go.Scatter(
         x=curve.steps[kept],
-        y=values,
+        y=values.astype(np.float32),
         mode="lines+markers" if few or hollow else "lines",
         name=name,
         connectgaps=False,

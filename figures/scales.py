@@ -7,12 +7,13 @@ beside it for the hover, a third more bytes of every heatmap.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
+from optgeom.figures.formats import nice
 from optgeom.figures.theme import ScaleName, Theme, scale
 
 # Bent scales are straight between stops: at 65 of them the error is far below one colour step.
@@ -32,13 +33,31 @@ class Scale(NamedTuple):
     high: float
     logarithmic: bool
 
-    def ticks(self, count: int = 5) -> list[float]:
-        """Return values for a bar's labels, evenly spaced on the scale, ends included."""
-        if self.high <= self.low:
+    def ticks(self) -> list[float]:
+        """Return round values on the scale, for the labels of its bar.
+
+        >>> Scale(195.0, 1.8e6, True).ticks(), Scale(0.02, 0.31, True).ticks()
+        ([1000.0, 10000.0, 100000.0, 1000000.0], [0.02, 0.05, 0.1, 0.2])
+        >>> Scale(0.0, 4.2, False).ticks()
+        [0.0, 1.0, 2.0, 3.0, 4.0]
+        """
+        if not self.high > self.low:
             return [self.low]
         if self.logarithmic:
-            return [float(one) for one in np.geomspace(self.low, self.high, count)]
-        return [float(one) for one in np.linspace(self.low, self.high, count)]
+            for steps, fewest in (((1,), 3), ((1, 2, 5), 3), (range(1, 10), 0)):
+                found = self._powers(steps)
+                if len(found) >= fewest:
+                    return found[:: max(1, -(-len(found) // 7))]
+        step = nice((self.high - self.low) / 5)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [float(f"{place * step:.12g}") for place in range(first, last + 1)]
+
+    def _powers(self, steps: Iterable[int]) -> list[float]:
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        every = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
+        return [
+            one for one in every if self.low <= one * (1 + 1e-9) and one <= self.high * (1 + 1e-9)
+        ]
 
     def place(self, value: float) -> float:
         """Return where a value stands on the scale, 0 to 1.

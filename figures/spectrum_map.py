@@ -219,6 +219,7 @@ def plot(
             theme,
             ends=ends if ends is not None and what.span is None else what.ends,
             cursor=cursor,
+            over_cells=True,
             height=height,
             right=BAR if colorbar else RIGHT,
             hovermode="closest",

@@ -59,9 +59,16 @@ def reach(each: Iterable[Ints], span: Span | None = None) -> Span:
     return (first, last) if last > first else (first - 1, first + 1)
 
 
-def cursor_line(step: int | None, theme: Theme) -> dict[str, Any]:
-    """Return the thin line of the chosen step: always the first shape, so that a page moves it."""
+def cursor_line(step: int | None, theme: Theme, *, over_cells: bool = False) -> dict[str, Any]:
+    """Return the thin line of the chosen step: always the first shape, hidden without a step.
+
+    Args:
+        step: the step; None hides it.
+        theme: the colours.
+        over_cells: True on a heatmap, where the line needs more contrast.
+    """
     at = 0 if step is None else step
+    strong, thin = {"color": theme.text, "width": 1.5}, {"color": theme.reference, "width": 1}
     return {
         "type": "line",
         "name": "cursor",
@@ -71,7 +78,7 @@ def cursor_line(step: int | None, theme: Theme) -> dict[str, Any]:
         "yref": "paper",
         "y0": 0,
         "y1": 1,
-        "line": {"color": theme.text, "width": 1},
+        "line": strong if over_cells else thin,
     }
 
 
@@ -80,6 +87,7 @@ def step_layout(
     *,
     ends: Span,
     cursor: int | None = None,
+    over_cells: bool = False,
     shapes: Sequence[dict[str, Any]] = (),
     meta: Mapping[str, Any] | None = None,
     x: Mapping[str, Any] | None = None,
@@ -91,6 +99,7 @@ def step_layout(
         theme: the colours.
         ends: where the x axis begins and ends.
         cursor: the chosen step; None hides its line.
+        over_cells: True for a heatmap.
         shapes: further shapes.
         meta: what else a page needs to know of the figure.
         x: further settings of the x axis.
@@ -102,7 +111,7 @@ def step_layout(
         dragmode="zoom",
         uirevision="step",
         meta={**META, **(meta or {})},
-        shapes=[cursor_line(cursor, theme), *shapes],
+        shapes=[cursor_line(cursor, theme, over_cells=over_cells), *shapes],
         xaxis=axis(theme, title="step", horizontal=True, tickformat=",d", **close)
         | {"range": list(ends), "fixedrange": False, "type": "linear"}
         | dict(x or {}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from optgeom.figures.arrays import NO_INTS, Flags, Floats, Ints
 
@@ -57,8 +56,8 @@ def thinned(values: Floats, *, flags: Flags | None = None, most: int = MOST) -> 
 
 
 def thinned_band(
-    x: Ints, low: Floats, high: Floats, *, most: int = MOST
-) -> tuple[npt.NDArray[np.float64], Floats, Floats]:
+    x: Ints, low: Floats, high: Floats, *, most: int = MOST // 2
+) -> tuple[Ints, Floats, Floats]:
     """Return a band of fewer points that still covers every point of it.
 
     Args:
@@ -72,10 +71,10 @@ def thinned_band(
     """
     count = len(x)
     if count <= most:
-        return x.astype(np.float64), low, high
+        return x, low, high
     edges = buckets(count, max(1, most // 2))
     starts, stops = edges[:-1], edges[1:]
-    ends = np.stack([x[starts], x[stops - 1]], axis=1).ravel().astype(np.float64)
+    ends = np.stack([x[starts], x[stops - 1]], axis=1).ravel()
     lows = np.repeat(np.minimum.reduceat(low, starts), 2)
     highs = np.repeat(np.maximum.reduceat(high, starts), 2)
     return ends, lows, highs
