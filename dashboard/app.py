@@ -11,11 +11,11 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from optgeom.dashboard import controls, state
-from optgeom.dashboard.callbacks import register
+from optgeom.dashboard.callbacks import PICTURES, register
 from optgeom.dashboard.data import Runs
+from optgeom.dashboard.download import serve_csv
 from optgeom.dashboard.pages import balance
-from optgeom.dashboard.pages import runs as runs_page
-from optgeom.figures.theme import DARK, FONT, LIGHT, Theme
+from optgeom.figures.theme import DARK, FONT, LIGHT, Theme, scale_stops
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def create_app(runs_path: str | Path) -> dash.Dash:
     )
     app.layout = lambda: _layout(runs)
     register(app, runs)
+    serve_csv(app.server, runs, PICTURES)
     return app
 
 
@@ -61,6 +62,7 @@ def _layout(runs: Runs) -> Any:
             dcc.Store(id="view"),
             dcc.Store(id="scheme"),
             dcc.Store(id="token", data=token),
+            dcc.Store(id="touched"),
             dcc.Store(id="sink"),
             dcc.Interval(id="tick", interval=TICK_MS),
             dcc.Interval(id="play-clock", interval=PLAY_MS, disabled=True),
@@ -70,8 +72,9 @@ def _layout(runs: Runs) -> Any:
             html.Main(
                 [
                     html.Div(balance.layout(), id="page-balance"),
-                    html.Div(runs_page.layout(), id="page-runs", style={"display": "none"}),
-                ]
+                    *(html.Div(id=f"page-{path[1:]}") for path in controls.PAGES if path != "/"),
+                ],
+                id="main",
             ),
         ],
         id="mantine",
@@ -112,5 +115,7 @@ def _variables(theme: Theme) -> str:
         "reference": theme.reference,
         "run-other": theme.other,
         **{f"run-{slot}": colour for slot, colour in enumerate(theme.runs)},
+        "scale-diverging": ",".join(scale_stops(theme, "diverging")),
+        "scale-sequential": ",".join(scale_stops(theme, "sequential")),
     }
     return "".join(f"--{name}:{value};" for name, value in named.items())

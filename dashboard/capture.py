@@ -10,7 +10,6 @@ import numpy as np
 
 from optgeom.figures.formats import number, whole
 from optgeom.figures.losses import scalar
-from optgeom.figures.reading import texts_of
 
 if TYPE_CHECKING:
     from optgeom.traces.store import Trace
@@ -144,8 +143,7 @@ def _bytes(size: int) -> str:
 def _sources(trace: Trace) -> str:
     if "update" not in trace.stages:
         return LATER
-    sources = {one for one in texts_of(trace.metrics(stages=["update"]), "source") if one}
-    return ", ".join(sorted(sources)) or LATER
+    return ", ".join(one for one in trace.words("source", "update").words if one) or LATER
 
 
 def _dropped(trace: Trace) -> str:

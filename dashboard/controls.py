@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from optgeom.traces.info import LayerInfo
     from optgeom.traces.store import Trace
 
-PAGES = {"/": "Balance", "/runs": "Runs"}
+PAGES = {"/": "Balance", "/spectra": "Spectra", "/layers": "Layers", "/runs": "Runs"}
+"""Path and title of each page, in the tabs' order."""
 
 
 def header() -> html.Header:
@@ -26,6 +27,7 @@ def header() -> html.Header:
     ]
     return html.Header(
         [
+            html.A("Skip to the figures", href="#main", className="skip"),
             html.Span("optgeom", className="name"),
             html.Nav(tabs, **{"aria-label": "Pages"}),
             html.Span(className="grow"),
@@ -110,6 +112,12 @@ def bar() -> html.Div:
                 label={"function": "stepLabel", "options": {"steps": []}},
             ),
             html.Span(id="step-text", className="step-text"),
+            html.Button(
+                id="span-text",
+                className="text-button span-text",
+                type="button",
+                title="Show all steps again",
+            ),
         ],
         className="bar",
         id="bar",

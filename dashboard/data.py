@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from optgeom.figures.cells import value_at
 from optgeom.figures.formats import whole
 from optgeom.figures.identity import run_slots
 from optgeom.figures.losses import scalar
-from optgeom.figures.reading import at_or_before, layer_in, numbers_of, texts_of
-from optgeom.figures.statuses import statuses_of, when
-from optgeom.geometry.catalogue import METRICS
+from optgeom.figures.reading import layer_in
+from optgeom.figures.statuses import when
 from optgeom.traces.errors import NotATrace
 from optgeom.traces.store import Traces, open_trace, open_traces
 
@@ -72,6 +74,7 @@ class Runs:
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self.lock = threading.RLock()
+        self._looked = -math.inf
         self._folder: Traces | None = None
         self._alone: Trace | None = None
         self._open()
@@ -89,13 +92,20 @@ class Runs:
             except NotATrace:
                 raise error from None
 
-    def refresh(self) -> str:
+    def refresh(self, *, max_age: float = 0.0) -> str:
         """Look for new steps and new runs.
+
+        Args:
+            max_age: seconds; a look that is not older is not repeated.
 
         Returns:
             A token that changes exactly when there is something new to draw.
         """
         with self.lock:
+            now = time.monotonic()
+            if now - self._looked < max_age:
+                return self.token()
+            self._looked = now
             if self._folder is not None:
                 self._folder.refresh()
             elif self._alone is not None:
@@ -143,29 +153,18 @@ def cell(trace: Trace, layer: str, metric: str, *, stage: str, step: int | None)
     """
     if layer_in(trace, layer) is None or stage not in trace.stages:
         return NOTHING
-    table = trace.metrics(layers=[layer], stages=[stage])
-    values = numbers_of(table, metric)
-    steps = table.column("step").to_numpy()
-    statuses = statuses_of(table, METRICS[metric].table)
-    usable = np.isfinite(values)
-    captured = usable | np.asarray([bool(status) for status in statuses], dtype=bool)
-    at = at_or_before((int(one) for one in steps[captured]), step)
-    if at is None:
+    found = value_at(trace, layer, metric, stage=stage, step=step)
+    if found is None:
         return NOTHING
-    place = int(np.flatnonzero(captured & (steps == at))[-1])
-    status = statuses[place] or "ok"
-    if not usable[place]:
-        return Value(None, at, status="undefined" if status == "ok" else status)
-    floors = texts_of(table, "spectrum_status")
-    limited = metric == "condition_number" and floors[place] == "at_floor"
-    return Value(float(values[place]), at, limited, status)
+    return Value(found.value, found.step, found.is_bound, found.status)
 
 
 def loss_at(trace: Trace, step: int | None, *, name: str = "loss") -> Value:
     """Return a logged scalar, finite or not, at a step or the nearest earlier one."""
     steps, values = scalar(trace, name)
-    at = at_or_before((int(one) for one in steps), step)
-    if at is None:
+    stop = len(steps) if step is None else int(np.searchsorted(steps, step, side="right"))
+    if not stop:
         return NOTHING
-    value = float(values[steps == at][-1])
-    return Value(value, at, status="ok" if np.isfinite(value) else "non_finite")
+    value = float(values[stop - 1])
+    status = "ok" if np.isfinite(value) else "non_finite"
+    return Value(value, int(steps[stop - 1]), status=status)

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import dash_mantine_components as dmc
-from dash import dcc, html
+from dash import html
 
-from optgeom.figures.theme import CONFIG, HEIGHT
 from optgeom.geometry.catalogue import METRICS
 
 Side = Literal["a", "b", "more"]
-
-
-# Before the first answer: no axes, no ground of its own.
-_BLANK: dict[str, Any] = {
-    "data": [],
-    "layout": {
-        "xaxis": {"visible": False},
-        "yaxis": {"visible": False},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-    },
-}
 
 
 def mark(slot: int, side: Side = "b") -> html.Span:
@@ -83,61 +71,27 @@ def text_help(text: str, *, formula: str = "", reference: str = "", label: str) 
     return help_mark(lines, label=label)
 
 
-def panel(name: str, title: str, explain: dmc.HoverCard, *, height: int = HEIGHT) -> html.Section:
-    """Return a figure with its title in HTML, a "?", a note and a menu.
-
-    Args:
-        name: the id of the graph; ``NAME-note`` is the text beside the title.
-        title: 14 px, semibold.
-        explain: formula, unit, reference.
-        height: pixels of the figure.
-    """
-    actions = {
-        "png": "Save as PNG",
-        "svg": "Save as SVG",
-        "csv": "Save data as CSV",
-        "link": "Copy link",
-        "full": "Full width",
-    }
-    items = [
-        dmc.MenuItem(text, id={"panel": name, "action": action}) for action, text in actions.items()
-    ]
-    button = html.Button(
-        "\N{MIDLINE HORIZONTAL ELLIPSIS}",
-        className="icon",
-        type="button",
-        **{"aria-label": f"Menu of the figure {title}"},
-    )
-    menu = dmc.Menu(
-        [dmc.MenuTarget(button), dmc.MenuDropdown(items)], position="bottom-end", shadow="none"
-    )
-    head = [
-        html.H2(title),
-        explain,
-        html.Span(id=f"{name}-note", className="panel-note"),
-        html.Span(className="grow"),
-        menu,
-    ]
-    return html.Section(
-        [
-            html.Div(head, className="panel-head"),
-            dcc.Graph(
-                id=name,
-                config=CONFIG,
-                responsive=True,
-                className="figure",
-                style={"height": f"{height}px"},
-                figure=_BLANK,
-            ),
-        ],
-        className="panel",
-        id=f"{name}-panel",
-    )
-
-
 def empty(title: str, text: str, code: str) -> html.Div:
     """Return a block that says what is missing and the line of code that captures it."""
     return html.Div(
         [html.H2(title), html.P(text), html.Pre(html.Code(code))] if code else [html.H2(title)],
         className="empty",
+    )
+
+
+def colour_bar(scale: str, labels: Sequence[str], *, across: bool = False, **rest: Any) -> html.Div:
+    """Return one colour bar for figures side by side.
+
+    Args:
+        scale: ``diverging`` or ``sequential``: the variable ``--scale-NAME`` of the page.
+        labels: evenly spaced, from top to bottom, or from left to right where it lies across.
+        across: lies below the figures instead of standing between them.
+        rest: further properties, such as an id for labels that come later.
+    """
+    return html.Div(
+        [
+            html.Span(className=f"bar-colours {scale}", **{"aria-hidden": "true"}),
+            html.Div([html.Span(one) for one in labels], className="bar-labels", **rest),
+        ],
+        className="colour-bar across" if across else "colour-bar",
     )

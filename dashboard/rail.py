@@ -1,93 +1,72 @@
-"""The left rail: a dumbbell per layer, and the layer picker at the same time."""
+"""The left rail: a dumbbell per layer, and the layer picker at the same time.
+
+The page's script draws it from these plain values: two hundred rows of components would take longer
+to send and to render than everything else on the page. What a step changes is apart from what only
+other runs or layers change.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import dash_mantine_components as dmc
-from dash import html
-
-from optgeom.dashboard.parts import mark, side_of
+from optgeom.dashboard.parts import side_of
 from optgeom.figures.formats import number, short
-from optgeom.figures.names import run_label, shorten
-from optgeom.figures.pairs import LayerPairsInfo, PairGroup, PairRow
+from optgeom.figures.names import run_label, run_short, shorten
+from optgeom.figures.pairs import LayerPairsInfo
 from optgeom.traces.info import LayerInfo
 
 FOLD_ABOVE = 40
 NARROW, WIDE = 10, 32
 
 
-def rows(
-    what: LayerPairsInfo, layers: Sequence[LayerInfo], *, selected: str | None
-) -> list[html.Details]:
-    """Return the rail's groups of rows, folded from 40 layers on.
+def rows(what: LayerPairsInfo, layers: Sequence[LayerInfo]) -> dict[str, Any]:
+    """Return the rail's groups, rows and runs: what stays while steps go by.
 
     Args:
         what: the values that the figure ``layer_pairs`` draws too.
         layers: every layer of the shown runs.
-        selected: the chosen layer, whose group is open.
     """
     known = {layer.name: layer for layer in layers}
-    count = sum(len(group.rows) for group in what.groups)
-    return [
-        html.Details(
-            [
-                _summary(group, what),
-                html.Div([_row(row, what, known[row.layer]) for row in group.rows]),
-            ],
-            open=count <= FOLD_ABOVE or any(row.layer == selected for row in group.rows),
-            className="rail-group",
-        )
-        for group in what.groups
-        if group.rows
-    ]
-
-
-def _summary(group: PairGroup, what: LayerPairsInfo) -> html.Summary:
-    medians: list[Any] = []
-    for place, (value, slot) in enumerate(zip(group.medians[:2], what.slots, strict=False)):
-        medians += [mark(slot, side_of(place, len(what.runs))), short(value)]
-    label = f"median of {len(group.rows)} layers"
-    return html.Summary(
-        [
-            html.Span(shorten(group.kind, 18), className="rail-kind"),
-            html.Span(medians, className="rail-medians", title=label),
-        ]
-    )
-
-
-def _row(row: PairRow, what: LayerPairsInfo, layer: LayerInfo) -> dmc.RadioCard:
-    """Return one layer: where its dots stand on the shared scale."""
-    share = [None if v is None else 100 * v / what.maximum for v in row.values]
-    dots: list[Any] = []
-    pair = [one for one in share[:2] if one is not None]
-    if len(pair) == 2:
-        low, high = min(pair), max(pair)
-        dots.append(
-            html.Span(
-                className="link", style={"left": f"{low:.2f}%", "width": f"{high - low:.2f}%"}
-            )
-        )
-    for place, (at, slot) in enumerate(zip(share, what.slots, strict=True)):
-        if at is not None:
-            dot = mark(slot, side_of(place, len(what.runs)))
-            dots.append(html.Span(dot, className="stop", style={"left": f"{at:.2f}%"}))
-    values = ", ".join(
-        f"{run_label(run)} {number(value)}"
-        for run, value in zip(what.runs, row.values, strict=True)
-    )
-    return dmc.RadioCard(
-        [
-            html.Span(_name(layer), className="rail-name"),
-            html.Span(dots, className="track"),
+    groups = [group for group in what.groups if group.rows]
+    return {
+        "runs": [
+            {"slot": slot, "side": side_of(place, len(what.runs)), "label": run_label(run)}
+            | {"short": run_short(run, limit=28), "name": run}
+            for place, (run, slot) in enumerate(zip(what.runs, what.slots, strict=True))
         ],
-        value=row.layer,
-        className="rail-row" if layer.block is not None else "rail-row tall",
-        withBorder=False,
-        wrapperProps={"title": f"{row.layer}\n{row.title}\n{values}"},
-        **{"aria-label": f"{row.title}: {values}"},
-    )
+        "folded": sum(len(group.rows) for group in groups) > FOLD_ABOVE,
+        "groups": [
+            {
+                "kind": shorten(group.kind, 18),
+                "rows": [
+                    {
+                        "layer": row.layer,
+                        "title": row.title,
+                        "name": _name(known[row.layer]),
+                        "tall": known[row.layer].block is None,
+                    }
+                    for row in group.rows
+                ],
+            }
+            for group in groups
+        ],
+    }
+
+
+def values(what: LayerPairsInfo) -> dict[str, Any]:
+    """Return where the dots stand, in % of the scale, and what is written: what a step changes."""
+    groups = [group for group in what.groups if group.rows]
+    return {
+        "scale": [number(value) for value in (0.0, what.maximum / 2, what.maximum)],
+        "medians": [[short(value) for value in group.medians[:2]] for group in groups],
+        "at": [
+            [None if v is None else round(100 * v / what.maximum, 2) for v in row.values]
+            for group in groups
+            for row in group.rows
+        ],
+        "said": [[number(v) for v in row.values] for group in groups for row in group.rows],
+    }
 
 
 def _name(layer: LayerInfo) -> str:
@@ -96,12 +75,3 @@ def _name(layer: LayerInfo) -> str:
         return shorten(layer.name, WIDE)
     piece = f" [{layer.piece}]" if layer.piece else ""
     return shorten(f"block {layer.block}{piece}", NARROW)
-
-
-def scale(what: LayerPairsInfo) -> list[html.Span]:
-    """Return the rail's axis: 0, half and the largest value over all captured steps."""
-    top = what.maximum
-    return [
-        html.Span(number(value), style={"left": f"{left}%"})
-        for value, left in ((0.0, 0), (top / 2, 50), (top, 100))
-    ]

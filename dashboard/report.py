@@ -10,25 +10,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optgeom.dashboard.callbacks import PICTURES
 from optgeom.dashboard.capture import configuration, cost
 from optgeom.dashboard.cards import cards
-from optgeom.dashboard.data import Runs, cell
-from optgeom.dashboard.notes import notes_of
+from optgeom.dashboard.data import Runs
+from optgeom.dashboard.headline import said
+from optgeom.dashboard.looks import shown_step
 from optgeom.dashboard.report_page import Figure, Part, Report, render
-from optgeom.dashboard.sentence import sentence, sentence_side
-from optgeom.dashboard.view import View, nearest_stop, resolve, stops
-from optgeom.figures import losses, pairs, sorted_norms, spectra
+from optgeom.dashboard.view import View, resolve
+from optgeom.figures import pairs
 from optgeom.figures.formats import whole
-from optgeom.figures.names import by_kind, layer_phrase, layer_title, run_label, run_short
+from optgeom.figures.names import by_kind, layer_title, run_label
 from optgeom.figures.reading import find_layer, layer_in
 from optgeom.figures.theme import LIGHT
 from optgeom.traces.errors import OptgeomError
 
 if TYPE_CHECKING:
+    from optgeom.dashboard.picture import Picture
     from optgeom.traces.info import LayerInfo
     from optgeom.traces.store import Trace
 
 logger = logging.getLogger(__name__)
+
+ROWS = (
+    ("norms", "spectrum"),
+    ("map-a", "map-b"),
+    ("balance", "condition"),
+    ("spectra-map-0", "spectra-map-1"),
+    ("layers-0", "layers-1"),
+)
+"""Figures side by side of the report's first layer; further layers have the first row."""
 
 
 class ReportError(OptgeomError):
@@ -81,27 +92,22 @@ def _collect(
     slots = runs.slots()
     chosen = [find_layer(shown, name) for name in layers] if layers else _one_of_each(shown, view)
     parts = [
-        _part(runs, shown, everything, replace(view, layer=layer.name), layer, step)
-        for layer in chosen
+        _part(runs, everything, replace(view, layer=layer.name, step=step), layer, entire=not place)
+        for place, layer in enumerate(chosen)
         for step in steps or (None,)
     ]
     step = None if not steps else steps[-1]
-    loss = losses.info(everything, slots=slots)
     layer_pairs = pairs.info(shown, step=step, stage=view.stage, slots=slots)
     return Report(
         title=" and ".join(run_label(run) for run in reversed(view.runs)),
         subtitle=_subtitle(everything),
         parts=tuple(parts),
-        pairs=Figure("pairs", pairs.plot(layer_pairs, theme=LIGHT)),
-        loss=Figure("loss", losses.plot(loss, theme=LIGHT), _said(loss)),
+        pairs=Figure("", pairs.plot(layer_pairs, theme=LIGHT)),
+        loss=_figure(PICTURES["loss"], runs, view),
         runs=tuple(run_label(trace.name) for trace in everything),
         configuration=configuration(everything),
         cost=cost(everything),
     )
-
-
-def _said(loss: losses.LossInfo) -> str:
-    return " ".join(one.what for one in loss.missing) if loss.curves else ""
 
 
 def _subtitle(traces: Sequence[Trace]) -> str:
@@ -127,45 +133,38 @@ def _one_of_each(shown: Sequence[Trace], view: View) -> list[LayerInfo]:
 
 
 def _part(
-    runs: Runs,
-    shown: Sequence[Trace],
-    everything: Sequence[Trace],
-    view: View,
-    layer: LayerInfo,
-    asked: int | None,
+    runs: Runs, everything: Sequence[Trace], view: View, layer: LayerInfo, *, entire: bool
 ) -> Part:
-    step = nearest_stop(stops(shown, layer.name, view.stage), asked)
-    slots = runs.slots()
-    sides = []
-    for trace in shown[:2]:
-        one = cell(trace, layer.name, "neuron_norm_cv", stage=view.stage, step=step)
-        sides.append(sentence_side(run_short(trace.name, limit=36), one, step))
-    said = sentence(
-        sides[0],
-        sides[1] if len(sides) > 1 else None,
-        layer=layer_phrase(layer),
-        step=step,
-        stage=view.stage,
-    )
-    norms = sorted_norms.info(shown, layer.name, step=step, stage=view.stage, slots=slots)
-    spectrum = spectra.info(shown, layer.name, step=step, stage=view.stage, slots=slots)
+    """Return one layer at one step; the whole page of it where it is the report's first."""
+    shown = runs.some(view.runs)
+    step = shown_step(view, shown)
     with_layer = [trace for trace in everything if layer_in(trace, layer.name) is not None]
-    name = f"{layer.name}-{step}"
+    rows = ROWS if entire else ROWS[:1]
+    drawn = [
+        [one for name in row if (one := _figure(PICTURES[name], runs, view)) is not None]
+        for row in rows
+    ]
     return Part(
         title=layer_title(layer),
         name=layer.name,
-        sentence=said.text,
+        sentence=said(view, shown, layer, step),
         cards=cards(with_layer, layer.name, stage=view.stage, step=step),
-        norms=Figure(
-            f"norms-{name}",
-            sorted_norms.plot(norms, theme=LIGHT),
-            notes_of(norms, view.runs, stage=view.stage, step=step),
-        ),
-        spectrum=Figure(
-            f"spectrum-{name}",
-            spectra.plot(spectrum, theme=LIGHT),
-            notes_of(spectrum, view.runs, stage=view.stage, step=step),
-        ),
+        rows=tuple(tuple(row) for row in drawn if row),
+    )
+
+
+def _figure(picture: Picture, runs: Runs, view: View) -> Figure | None:
+    seen = picture.look(runs, view)
+    if seen is None:
+        return None
+    title = picture.title
+    if picture.run is not None:
+        title = f"{title}: {run_label(view.runs[picture.run])}"
+    return Figure(
+        title,
+        picture.draw(seen, view, LIGHT),
+        picture.note(seen, view),
+        picture.words(seen.what),
     )
 
 

@@ -18,11 +18,12 @@ _E = html.escape
 
 
 class Figure(NamedTuple):
-    """A figure, a name for it, unique within the report, and a note beside its title."""
+    """A figure, its title (empty: none), a note beside it, and its text alternative."""
 
-    name: str
+    title: str
     figure: go.Figure
     note: str = ""
+    words: str = ""
 
 
 class Part(NamedTuple):
@@ -32,8 +33,7 @@ class Part(NamedTuple):
     name: str
     sentence: str
     cards: tuple[Card, ...]
-    norms: Figure
-    spectrum: Figure
+    rows: tuple[tuple[Figure, ...], ...]
 
 
 class Report(NamedTuple):
@@ -43,7 +43,7 @@ class Report(NamedTuple):
     subtitle: str
     parts: tuple[Part, ...]
     pairs: Figure
-    loss: Figure
+    loss: Figure | None
     runs: tuple[str, ...]
     configuration: tuple[Row, ...]
     cost: tuple[Row, ...]
@@ -60,7 +60,9 @@ def render(report: Report) -> str:
     def place(figure: Figure) -> str:
         figures.append(figure)
         height = figure.figure.layout.height
-        return f'<div class="figure" id="f{len(figures) - 1}" style="height:{height}px"></div>'
+        words = f' aria-label="{_E(figure.words)}"' if figure.words else ""
+        place = f'id="f{len(figures) - 1}" style="height:{height}px"'
+        return f'<div class="figure" role="img"{words} {place}></div>'
 
     first, rest = report.parts[:1], report.parts[1:]
     differing = [row for row in report.configuration if row.differs]
@@ -70,7 +72,7 @@ def render(report: Report) -> str:
         *(_part(part, place) for part in first),
         f"<section><h2>Layers by neuron-norm CV</h2>{place(report.pairs)}</section>",
         *(_part(part, place) for part in rest),
-        f"<section><h2>Loss{_note(report.loss)}</h2>{place(report.loss)}</section>",
+        _loss(report.loss, place),
         "<section><h2>Configuration: what differs</h2>",
         _table(report.runs, differing) if differing else "<p>Nothing differs.</p>",
         f"<details><summary>{len(same)} settings that agree</summary>{_table(report.runs, same)}",
@@ -94,14 +96,20 @@ def render(report: Report) -> str:
 
 
 def _part(part: Part, place: Any) -> str:
+    rows = "".join(
+        '<div class="pair">'
+        + "".join(f"<div><h3>{_E(one.title)}{_note(one)}</h3>{place(one)}</div>" for one in row)
+        + "</div>"
+        for row in part.rows
+    )
     return (
         f'<section class="part"><h2>{_E(part.title)} <small>{_E(part.name)}</small></h2>'
-        f'<p class="sentence">{_E(part.sentence)}</p>{_cards(part.cards)}'
-        f'<div class="pair"><div><h3>Neuron norms, sorted{_note(part.norms)}</h3>'
-        f"{place(part.norms)}</div>"
-        f"<div><h3>Singular spectrum{_note(part.spectrum)}</h3>"
-        f"{place(part.spectrum)}</div></div></section>"
+        f'<p class="sentence">{_E(part.sentence)}</p>{_cards(part.cards)}{rows}</section>'
     )
+
+
+def _loss(loss: Figure | None, place: Any) -> str:
+    return f"<section><h2>Loss{_note(loss)}</h2>{place(loss)}</section>" if loss else ""
 
 
 def _note(figure: Figure) -> str:
@@ -166,7 +174,8 @@ h1 {{ font-size: 20px; line-height: 28px; margin: 0; }}
 h2, h3 {{ font-size: 14px; margin: 0 0 8px; }}
 header p, small {{ color: {LIGHT.muted}; font-size: 12px; margin: 0; font-weight: 400; }}
 small {{ margin-left: 8px; overflow-wrap: anywhere; }}
-section {{ margin-top: 40px; break-inside: avoid; }}
+section {{ margin-top: 40px; }}
+.pair, table, .sentence {{ break-inside: avoid; }}
 .sentence {{ font-size: 20px; line-height: 28px; font-weight: 600; margin: 0 0 16px; }}
 .pair {{ display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 16px;
   margin-top: 16px; }}

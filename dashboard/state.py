@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from math import ceil, floor, isfinite
+from typing import Any, get_args
 
 import dash
 from dash import html
 
 from optgeom.dashboard import controls
 from optgeom.dashboard.data import Runs
-from optgeom.dashboard.view import STAGES, View, parse, resolve, search, stops
+from optgeom.dashboard.view import STAGES, Against, View, parse, resolve, search, stops
 from optgeom.figures.formats import whole
 from optgeom.figures.reading import layer_in
+from optgeom.geometry.catalogue import METRICS
 from optgeom.traces.errors import OptgeomError
 
 logger = logging.getLogger(__name__)
@@ -25,10 +28,15 @@ def chosen(trigger: str | None, view: View, given: dict[str, Any]) -> View:
     Args:
         trigger: the id of what was touched; None or ``url`` reads the address.
         view: the view before.
-        given: the controls' values: url, a, b, more, layer, rail, stage, slider, by, scheme, steps.
+        given: the controls' values: url, a, b, more, layer, stage, slider, touched, scheme, steps,
+            and ``told``, the number of the last touch that the view answers to.
     """
     if trigger in (None, "url", ""):
         return parse(given["url"])
+    if trigger == "touched":
+        for one in untold(given["touched"], given["told"]):
+            view = touched(view, one, given["steps"])
+        return view
     if trigger == "run-a":
         other = view.a if given["a"] == view.b else view.b
         return replace(view, a=given["a"], b=other)
@@ -42,24 +50,92 @@ def chosen(trigger: str | None, view: View, given: dict[str, Any]) -> View:
     if trigger == "more":
         return replace(view, more=tuple(given["more"] or ()))
     if trigger == "layer" and given["layer"]:
-        return replace(view, layer=given["layer"])
-    if trigger == "rail" and given["rail"]:
-        return replace(view, layer=given["rail"])
-    if trigger == "stage" and given["stage"] in STAGES:
-        return replace(view, stage=given["stage"])
-    if trigger == "slider":
-        steps = given["steps"] or []
-        place = min(max(int(given["slider"] or 0), 0), len(steps) - 1)
-        return replace(view, step=steps[place]) if steps else view
+        return _at_layer(view, given["layer"])
+    if trigger == "stage":
+        return replace(view, stage=given["stage"] if given["stage"] in STAGES else "update")
+    if trigger == "slider" and given["steps"]:
+        return _at_stop(view, given["slider"] or 0, given["steps"])
     if trigger == "theme":
         return replace(view, theme="light" if given["scheme"] == "dark" else "dark")
-    if trigger == "loss-by":
-        return replace(view, loss_by=given["by"])
     return view
 
 
-def control_values(runs: Runs, view: View, token: str | None) -> dict[str, Any]:
-    """Return what every control shows for a resolved view."""
+def untold(touches: Any, told: int) -> list[Mapping[str, Any]]:
+    """Return the touches that came after one: the browser repeats those without an answer.
+
+    Args:
+        touches: as the browser sent them, each with its ``number``.
+        told: the number of the last one that was answered.
+    """
+    if not isinstance(touches, list):
+        return []
+    known = [one for one in touches if isinstance(one, dict) and _is_number(one.get("number"))]
+    return [one for one in known if one["number"] > told]
+
+
+def touched(view: View, what: Mapping[str, Any], steps: Sequence[int]) -> View:
+    """Return the view after something inside a figure, the rail or a table was touched.
+
+    Args:
+        view: the view before.
+        what: one key and its value, as the browser sent it: ``layer`` (a name), ``step``, ``span``
+            (two numbers, None for all), ``neuron`` (None for none), ``table`` (open or not),
+            ``metric``, ``by``.
+        steps: the slider's stops; a step that was touched between two takes the nearest.
+    """
+    if isinstance(what.get("layer"), str):
+        return _at_layer(view, what["layer"])
+    if _is_number(what.get("step")) and steps:
+        at = what["step"]
+        return _at_stop(view, min(range(len(steps)), key=lambda i: abs(steps[i] - at)), steps)
+    if "span" in what:
+        return replace(view, span=_span(what["span"]))
+    if "neuron" in what:
+        neuron = what["neuron"]
+        known = _is_number(neuron) and neuron >= 0 and neuron != view.neuron
+        return replace(view, neuron=int(neuron) if known else None)
+    if "table" in what:
+        return replace(view, table=bool(what["table"]))
+    if what.get("metric") in METRICS:
+        return replace(view, metric=what["metric"])
+    if what.get("by") in get_args(Against):
+        return replace(view, loss_by=what["by"])
+    return view
+
+
+def _at_layer(view: View, layer: str) -> View:
+    # Neuron 12 of another layer is another neuron.
+    return view if layer == view.layer else replace(view, layer=layer, neuron=None)
+
+
+def _at_stop(view: View, place: int, steps: Sequence[int]) -> View:
+    """Return the view at a stop; the last one follows a running job."""
+    place = max(0, min(place, len(steps) - 1))
+    return replace(view, step=steps[place])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def _span(value: Any) -> tuple[int, int] | None:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(_is_number, value)):
+        return None
+    low, high = max(0.0, min(value)), max(value)
+    first, last = ceil(low), floor(high)
+    # Between two steps: the two beside it, since an axis needs some length.
+    return (first, last) if first < last else (floor(low), max(floor(low) + 1, ceil(high)))
+
+
+def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) -> dict[str, Any]:
+    """Return what every control shows for a resolved view.
+
+    Args:
+        runs: the runs.
+        view: the view.
+        token: of the runs as they are now.
+        told: the number of the last touch that the view answers to.
+    """
     everything = runs.all()
     slots = runs.slots()
     pair = runs.some([run for run in (view.a, view.b) if run])
@@ -75,6 +151,12 @@ def control_values(runs: Runs, view: View, token: str | None) -> dict[str, Any]:
             "steps": list(steps),
             "at": place,
             "theme": view.theme,
+            "touched": told,
+            "layer": view.layer,
+            "neuron": view.neuron,
+            "table": view.table,
+            "metric": view.metric,
+            "by": view.loss_by,
         },
         "a_data": options,
         "a": view.a,
@@ -86,7 +168,6 @@ def control_values(runs: Runs, view: View, token: str | None) -> dict[str, Any]:
         "more": list(view.more),
         "layer_data": controls.layer_options(drawn),
         "layer": view.layer,
-        "rail": view.layer,
         "stage_data": controls.stage_options(drawn),
         "stage": view.stage,
         "slider_max": max(1, len(steps) - 1),
@@ -94,11 +175,17 @@ def control_values(runs: Runs, view: View, token: str | None) -> dict[str, Any]:
         "slider_label": {"function": "stepLabel", "options": {"steps": list(steps)}},
         "slider_off": len(steps) < 2,
         "step_text": f"step {whole(steps[place])}" if steps else "no step yet",
-        "by": view.loss_by,
         "more_text": f"+ {len(view.more)}" if view.more else "+ run",
         "more_off": not others,
+        "span_text": _span_text(view),
         "swap_off": view.b is None,
     }
+
+
+def _span_text(view: View) -> str:
+    if view.span is None:
+        return ""
+    return f"steps {whole(view.span[0])} to {whole(view.span[1])} \N{MULTIPLICATION SIGN}"
 
 
 def _place(steps: tuple[int, ...], step: int | None) -> int:

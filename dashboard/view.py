@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote, urlencode
 
 from optgeom.figures.identity import algorithm
 from optgeom.figures.reading import captured_steps, layer_in
+from optgeom.geometry.catalogue import METRICS
 
 if TYPE_CHECKING:
     from optgeom.traces.store import Trace
@@ -20,6 +21,7 @@ Against = Literal["step", "tokens", "time"]
 Scheme = Literal["light", "dark"]
 
 STAGES = ("update", "momentum", "gradient", "ns_input", "orthogonalized", "applied", "weight")
+METRIC = "neuron_norm_cv"
 _PREFERRED = (("muon", "normuon"), ("adamw", "muon"), ("adamw", "normuon"))
 
 
@@ -37,6 +39,10 @@ class View:
         theme: light, dark, or None for what the system prefers.
         loss_by: the abscissa of the loss.
         alone: True where the reader emptied run B.
+        metric: the column that the page Layers shows.
+        neuron: the selected neuron, marked in every figure of neurons.
+        span: first and last step that figures over steps show; None for all.
+        table: True where the table of neurons is open.
     """
 
     a: str | None = None
@@ -48,6 +54,10 @@ class View:
     theme: Scheme | None = None
     loss_by: Against = "step"
     alone: bool = False
+    metric: str = METRIC
+    neuron: int | None = None
+    span: tuple[int, int] | None = None
+    table: bool = False
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -65,20 +75,35 @@ def parse(search: str | None) -> View:
     """
     raw = parse_qs((search or "").removeprefix("?"), keep_blank_values=True)
     first = {key: values[0] for key, values in raw.items()}
-    step = first.get("step", "")
     theme = first.get("theme")
     against = first.get("by", "step")
+    metric = first.get("metric", METRIC)
     return View(
         a=first.get("a") or None,
         b=first.get("b") or None,
         more=tuple(run for run in raw.get("more", ()) if run),
         layer=first.get("layer") or None,
         stage=first.get("stage") if first.get("stage") in STAGES else "update",  # type: ignore[arg-type]
-        step=int(step) if step.isascii() and step.isdigit() and len(step) < 16 else None,
+        step=_count(first.get("step")),
         theme=cast(Scheme, theme) if theme in get_args(Scheme) else None,
         loss_by=cast(Against, against) if against in get_args(Against) else "step",
         alone=first.get("b") == "",
+        metric=metric if metric in METRICS else METRIC,
+        neuron=_count(first.get("neuron")),
+        span=_span(first.get("span", "")),
+        table=first.get("table") == "1",
     )
+
+
+def _count(text: str | None) -> int | None:
+    known = text is not None and text.isascii() and text.isdigit() and len(text) < 16
+    return int(text) if known and text is not None else None
+
+
+def _span(text: str) -> tuple[int, int] | None:
+    low, _, high = text.partition("-")
+    first, last = _count(low), _count(high)
+    return (first, last) if first is not None and last is not None and first < last else None
 
 
 def search(view: View) -> str:
@@ -103,6 +128,14 @@ def search(view: View) -> str:
         pairs.append(("theme", view.theme))
     if view.loss_by != "step":
         pairs.append(("by", view.loss_by))
+    if view.metric != METRIC:
+        pairs.append(("metric", view.metric))
+    if view.neuron is not None:
+        pairs.append(("neuron", str(view.neuron)))
+    if view.span is not None:
+        pairs.append(("span", f"{view.span[0]}-{view.span[1]}"))
+    if view.table:
+        pairs.append(("table", "1"))
     return f"?{urlencode(pairs, quote_via=quote)}" if pairs else ""
 
 
@@ -171,16 +204,17 @@ def _first_layer(traces: Sequence[Trace]) -> str | None:
 
 
 def stops(traces: Iterable[Trace], layer: str | None, stage: str) -> tuple[int, ...]:
-    """Return the steps at which all of these runs hold the layer's norms.
+    """Return the steps at which all of these runs hold numbers of the layer.
 
-    Where they share none, every step at which any of them does: the figures then use each run's
-    nearest earlier capture and say so.
+    Neuron norms and spectra may have been captured less often: their panels then show the nearest
+    earlier capture and name it. Where the runs share no step: every step at which any of them
+    does; the figures then use each run's nearest earlier capture and say so.
     """
     if layer is None:
         return ()
     each = [
-        set(captured_steps(trace, layer, stage=stage, table="neurons"))
-        or set(captured_steps(trace, layer, stage=stage, table="metrics"))
+        set(captured_steps(trace, layer, stage=stage, table="metrics"))
+        or set(captured_steps(trace, layer, stage=stage, table="neurons"))
         for trace in traces
     ]
     each = [one for one in each if one]

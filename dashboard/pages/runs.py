@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-import dash_ag_grid as dag
 import dash_mantine_components as dmc
-import plotly.graph_objects as go
 from dash import html
 
 from optgeom.dashboard.capture import Row, configuration, cost
 from optgeom.dashboard.data import Runs
-from optgeom.dashboard.parts import panel, text_help
+from optgeom.dashboard.grids import grid
+from optgeom.dashboard.looks import Seen, step_of
+from optgeom.dashboard.picture import Explained, Picture, panel
 from optgeom.dashboard.view import View
 from optgeom.figures import losses
 from optgeom.figures.formats import whole
 from optgeom.figures.names import run_label
-from optgeom.figures.theme import ThemeName, theme_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import plotly.graph_objects as go
+
+    from optgeom.figures.theme import Theme
     from optgeom.traces.store import Trace
-
-
-# Variables of the page, so that the grid follows its theme.
-_GRID = {
-    "backgroundColor": "var(--ground)",
-    "foregroundColor": "var(--text)",
-    "headerBackgroundColor": "var(--ground)",
-    "headerTextColor": "var(--text)",
-    "borderColor": "var(--grid)",
-    "rowHoverColor": "var(--tint)",
-    "fontFamily": "inherit",
-    "fontSize": 14,
-    "headerFontSize": 14,
-    "wrapperBorderRadius": 6,
-    "cellHorizontalPadding": 16,
-    "columnBorder": False,
-}
 
 
 def layout() -> html.Div:
     """Return the page without its data."""
     return html.Div(
         [
-            html.Div(id="runs-empty"),
+            html.Div(id="runs-head"),
             html.Div(
                 [
                     dmc.SegmentedControl(
@@ -59,15 +43,7 @@ def layout() -> html.Div:
                         value="step",
                         size="xs",
                     ),
-                    panel(
-                        "loss",
-                        "Loss",
-                        text_help(
-                            "As logged, not smoothed. Time is the sum of the logged step times, "
-                            "so capture and other runs' load do not blur it.",
-                            label="What the loss shows",
-                        ),
-                    ),
+                    panel(LOSS),
                 ],
                 className="loss-box",
             ),
@@ -82,36 +58,16 @@ def layout() -> html.Div:
                         ],
                         className="panel-head",
                     ),
-                    _grid("config-grid"),
+                    grid("config-grid"),
                 ],
                 className="panel",
             ),
             html.Section(
-                [html.Div([html.H2("Capture")], className="panel-head"), _grid("cost-grid")],
+                [html.Div([html.H2("Capture")], className="panel-head"), grid("cost-grid")],
                 className="panel",
             ),
         ],
-        className="content runs",
-    )
-
-
-def _grid(name: str) -> dag.AgGrid:
-    return dag.AgGrid(
-        id=name,
-        rowData=[],
-        columnDefs=[],
-        className="grid",
-        defaultColDef={"sortable": False, "resizable": True, "wrapText": True, "autoHeight": True},
-        dashGridOptions={
-            "domLayout": "autoHeight",
-            "rowHeight": 32,
-            "headerHeight": 32,
-            "enableCellTextSelection": True,
-            "suppressMovableColumns": True,
-            "suppressCellFocus": True,
-            "theme": {"function": f"themeQuartz.withParams({json.dumps(_GRID)})"},
-        },
-        style={"height": None},
+        className="content wide runs",
     )
 
 
@@ -121,14 +77,39 @@ def shown(runs: Runs, view: View) -> list[Trace]:
     return chosen + [trace for trace in runs.all() if trace not in chosen]
 
 
-def loss_figure(runs: Runs, view: View, scheme: ThemeName) -> tuple[go.Figure, str]:
-    """Return the loss of every run, and what runs lack."""
+def _loss(runs: Runs, view: View) -> Seen | None:
     traces = shown(runs, view)
     if not traces:
-        return go.Figure(layout={"template": "none"}), ""
-    what = losses.info(traces, against=view.loss_by, slots=runs.slots())
-    note = " ".join(one.what for one in what.missing) if what.curves else ""
-    return losses.plot(what, theme=theme_of(scheme)), note
+        return None
+    span = view.span if view.loss_by == "step" else None
+    what = losses.info(traces, against=view.loss_by, slots=runs.slots(), span=span)
+    return Seen(what, step_of(runs, view))
+
+
+def _draw_loss(seen: Seen, view: View, theme: Theme) -> go.Figure:
+    cursor = seen.step if view.loss_by == "step" else None
+    return losses.plot(seen.what, theme=theme, cursor=cursor)
+
+
+def _lacking(seen: Seen, view: View) -> str:
+    return " ".join(one.what for one in seen.what.missing) if seen.what.curves else ""
+
+
+LOSS = Picture(
+    name="loss",
+    title="Loss",
+    explain=Explained(
+        text="As logged, not smoothed. Time is the sum of the logged step times, so capture and "
+        "other runs' load do not blur it. Of more than 1,200 points each bucket keeps its first, "
+        "smallest, largest and last.",
+    ),
+    look=_loss,
+    draw=_draw_loss,
+    note=_lacking,
+    table=losses.table,
+    words=losses.words,
+)
+PICTURES = (LOSS,)
 
 
 def config_table(

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from optgeom.dashboard.callbacks import PICTURES
 from optgeom.dashboard.data import Runs
+from optgeom.dashboard.view import View
+from optgeom.figures.theme import ThemeName, theme_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 ROOM = Path(__file__).parent
 HOSTILE_LAYER = "<b>bold</b><script>document.title='hacked'</script>"
@@ -68,6 +71,22 @@ def runs(demo: Path) -> Runs:
     return Runs(demo)
 
 
+Drawn = Callable[..., tuple[Any, str]]
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Drawn:
+    """Draw a page's figure by name: the figure, and the note beside its title."""
+
+    def draw(name: str, runs: Runs, view: View, scheme: ThemeName = "light") -> tuple[Any, str]:
+        picture = PICTURES[name]
+        seen = picture.look(runs, view)
+        assert seen is not None
+        return picture.draw(seen, view, theme_of(scheme)), picture.note(seen, view)
+
+    return draw
+
+
 @pytest.fixture(scope="session")
 def address(shots: ModuleType, demo: Path) -> Iterator[str]:
     with shots.serving(demo) as found:
@@ -78,3 +97,43 @@ def address(shots: ModuleType, demo: Path) -> Iterator[str]:
 def browser(shots: ModuleType) -> Iterator[Browser]:
     with shots.chromium() as started:
         yield started
+
+
+class Watched:
+    """A page and everything that it said or asked for."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: self.errors.append(f"dialog {dialog.message}"))
+        page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.errors.append(message.text)
+
+    def _request(self, request: Request) -> None:
+        self.requests.append(request.url)
+
+
+@pytest.fixture
+def open_page(browser: Browser, shots: ModuleType) -> Iterator[Callable[..., Watched]]:
+    """Open an address and wait until it is drawn; the page must have stayed silent at the end."""
+    opened: list[Watched] = []
+
+    def opener(url: str, *, width: int = 1440, height: int = 900, drawn: bool = True) -> Watched:
+        watched = Watched(browser.new_page(viewport={"width": width, "height": height}))
+        opened.append(watched)
+        watched.page.set_default_timeout(20_000)
+        watched.page.goto(url)
+        if drawn:
+            shots.settle(watched.page)
+        return watched
+
+    yield opener
+    for one in opened:
+        one.page.close()
+        assert one.errors == []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from optgeom.dashboard.controls import PAGES
 from optgeom.dashboard.server import address_of, make_server
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -59,30 +60,38 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+DRAWN = """
+() => {
+  if (document.querySelector('[data-dash-is-loading="true"]')) return false;
+  if ([...document.querySelectorAll("main .empty")].some((one) => one.offsetParent)) return true;
+  const shown = [...document.querySelectorAll("main .figure")].filter((one) => one.offsetParent);
+  return shown.length > 0 && shown.every((one) => {
+    const plot = one.querySelector(".js-plotly-plot");
+    return plot && (plot.data?.length > 0 || plot.layout?.annotations?.length > 0);
+  });
+}
+"""
+
+
 def settle(page: Page) -> None:
-    """Wait until the figures of the shown page are drawn and nothing is being loaded."""
-    for graph in ("#loss",) if "/runs" in page.url else ("#norms", "#spectrum"):
-        page.wait_for_selector(f"{graph} .main-svg .xaxislayer-above", state="attached")
-        page.wait_for_function(
-            "(graph) => document.querySelector(`${graph} .js-plotly-plot`)?.data?.length > 0",
-            arg=graph,
-        )
-    page.wait_for_function("() => !document.querySelector('[data-dash-is-loading=\"true\"]')")
+    """Wait until every figure of the shown page is drawn and nothing is being loaded."""
+    page.wait_for_function(DRAWN)
     page.wait_for_timeout(400)
+    page.wait_for_function(DRAWN)
 
 
 def shoot(browser: Browser, address: str, folder: Path) -> list[Path]:
-    """Take Balance and Runs at both sizes in both themes."""
+    """Take every page at both sizes in both themes; the wide ones whole, down to their end."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for width, height in SIZES:
         for scheme in SCHEMES:
             page = browser.new_page(viewport={"width": width, "height": height})
-            for name, path in (("balance", "/"), ("runs", "/runs")):
+            for path, title in PAGES.items():
                 page.goto(f"{address}{path}?theme={scheme}")
                 settle(page)
-                made.append(folder / f"{name}-{width}x{height}-{scheme}.png")
-                page.screenshot(path=made[-1])
+                made.append(folder / f"{title.lower()}-{width}x{height}-{scheme}.png")
+                page.screenshot(path=made[-1], full_page=width == SIZES[0][0] and path != "/runs")
             page.close()
     return made
 

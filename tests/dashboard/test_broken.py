@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,13 +18,13 @@ from plotly.offline import get_plotlyjs
 from optgeom.dashboard import write_report
 from optgeom.dashboard.cards import cards
 from optgeom.dashboard.data import Runs, cell, loss_at
-from optgeom.dashboard.pages import balance
-from optgeom.dashboard.pages import runs as runs_page
+from optgeom.dashboard.headline import headline
 from optgeom.dashboard.state import resolved
 from optgeom.dashboard.view import View
 
 WORDS = {"non_finite": "not finite", "zero": "zero", "lr_zero": "zero"}
 DASH = "\N{EM DASH}"
+Drawn = Callable[..., tuple[Any, str]]
 UP = "blocks.0.mlp.up.weight"
 
 
@@ -64,28 +65,30 @@ def test_a_broken_step_has_a_dash_and_its_reason(
 
 @pytest.mark.parametrize("fault", WORDS)
 def test_the_sentence_says_what_happened(wrecks: Runs, fault: str) -> None:
-    tree = balance.headline(wrecks, resolved(wrecks, View(a="healthy", b=fault, step=5)))
+    tree = headline(wrecks, resolved(wrecks, View(a="healthy", b=fault, step=5)))
     assert tree[0].children == f"The update of 0 is {WORDS[fault]} at step 5 in {fault}."
     assert f"{WORDS[fault]} at step 5" in _text(tree[1])
 
 
-def test_a_loss_that_is_not_finite_is_shown_as_such(wrecks: Runs, broken: ModuleType) -> None:
+def test_a_loss_that_is_not_finite_is_shown_as_such(
+    drawn: Drawn, wrecks: Runs, broken: ModuleType
+) -> None:
     (trace,) = wrecks.some(["non_finite"])
     one = loss_at(trace, 5)
     assert one.value is not None
     assert math.isnan(one.value)
     (*_, loss) = cards([trace], broken.LAYER, stage="update", step=5)
     assert (loss.main, loss.note) == ("NaN", "not finite at step 5")
-    note = runs_page.loss_figure(wrecks, View(a="healthy", b="non_finite"), "light")[1]
+    note = drawn("loss", wrecks, View(a="healthy", b="non_finite"), "light")[1]
     assert "non_finite: loss not finite from step 5." in note
 
 
-def test_panels_note_the_reason_and_draw_the_other_run(wrecks: Runs) -> None:
+def test_panels_note_the_reason_and_draw_the_other_run(drawn: Drawn, wrecks: Runs) -> None:
     view = resolved(wrecks, View(a="healthy", b="non_finite", step=5))
-    norms, said = balance.norms_figure(wrecks, view, "light")
+    norms, said = drawn("norms", wrecks, view, "light")
     assert said == "non_finite: not finite at step 5"
     assert [line.name for line in norms.data] == ["healthy"]
-    spectrum, said = balance.spectrum_figure(wrecks, view, "light")
+    spectrum, said = drawn("spectrum", wrecks, view, "light")
     assert said == "non_finite: not finite at step 5"
     assert {line.name for line in spectrum.data if line.name} == {"healthy", "healthy momentum"}
 
@@ -98,7 +101,7 @@ def test_an_earlier_capture_is_named_on_its_card(fake: ModuleType, tmp_path: Pat
     cv, _, condition, loss = cards([trace], UP, stage="update", step=20)
     assert (cv.note, condition.note, loss.note) == ("", "step 10", "")
     assert condition.main != DASH
-    tree = balance.headline(Runs(tmp_path), resolved(Runs(tmp_path), View()))
+    tree = headline(Runs(tmp_path), resolved(Runs(tmp_path), View()))
     assert '"step 10"' in _text(tree[1])
 
 
@@ -116,7 +119,7 @@ def test_a_row_that_is_not_verified_is_shown_and_never_compared(
     cv, _, condition, _ = cards([trace], UP, stage="update", step=5)
     assert (cv.main, cv.note) == ("0.4", "not verified at step 5")
     assert (condition.main, condition.note) == ("3", "not verified at step 5")
-    tree = balance.headline(runs, resolved(runs, View(step=5)))
+    tree = headline(runs, resolved(runs, View(step=5)))
     assert tree[0].children == ("The update of mlp.up of block 0 is not verified at step 5 in x.")
 
 
@@ -127,5 +130,5 @@ def test_the_report_is_written_whole(folder: Path, tmp_path: Path) -> None:
     assert f"<td>{DASH} <small>not finite at step 5</small></td>" in page
     assert "Singular spectrum <small>non_finite: not finite at step 5" in page
     figures = json.loads(re.findall(r"const figures=(\[.*\]);const config", page)[0])
-    assert len(figures) == 4
+    assert len(figures) == 2 + 2 + 2 + 2 + 2 + 2
     assert all(one["data"] for one in figures)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
+from optgeom import open_trace
 from optgeom.dashboard import write_report
+from optgeom.dashboard.controls import PAGES
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
@@ -23,47 +26,7 @@ DARK = "rgb(22, 24, 29)"
 HOSTILE_LAYER = "<b>bold</b><script>document.title='hacked'</script>"
 
 
-class Watched:
-    """A page and everything that it said or asked for."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("dialog", lambda dialog: self.errors.append(f"dialog {dialog.message}"))
-        page.on("request", self._request)
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.errors.append(message.text)
-
-    def _request(self, request: Request) -> None:
-        self.requests.append(request.url)
-
-
-Opener = Callable[..., Watched]
-
-
-@pytest.fixture
-def open_page(browser: Browser, shots: ModuleType) -> Iterator[Opener]:
-    """Open an address and wait until it is drawn; the page must have stayed silent at the end."""
-    opened: list[Watched] = []
-
-    def opener(url: str, *, width: int = 1440, height: int = 900, drawn: bool = True) -> Watched:
-        watched = Watched(browser.new_page(viewport={"width": width, "height": height}))
-        opened.append(watched)
-        watched.page.set_default_timeout(20_000)
-        watched.page.goto(url)
-        if drawn:
-            shots.settle(watched.page)
-        return watched
-
-    yield opener
-    for one in opened:
-        one.page.close()
-        assert one.errors == []
+Opener = Callable[..., Any]
 
 
 def _ground(page: Page, graph: str) -> str:
@@ -80,7 +43,7 @@ def _sentence(page: Page) -> str:
     return page.inner_text(".sentence").replace("\N{NO-BREAK SPACE}", " ")
 
 
-@pytest.mark.parametrize("path", ["/", "/runs"])
+@pytest.mark.parametrize("path", PAGES)
 def test_it_loads_in_silence_and_asks_nobody_else(
     open_page: Opener, address: str, path: str
 ) -> None:
@@ -227,11 +190,12 @@ def test_names_are_text_never_markup(
     with shots.serving(hostile) as at:
         page = open_page(f"{at}/?layer={quote(HOSTILE_LAYER)}").page
         assert HOSTILE_LAYER in page.inner_text(".layer-line")
-        assert page.locator("main img").count() == 0
-        assert page.title() == "optgeom"
-        page.goto(f"{at}/runs")
-        shots.settle(page)
-        assert page.title() == "optgeom"
+        for path, title in PAGES.items():
+            page.goto(f"{at}{path}?layer={quote(HOSTILE_LAYER)}&table=1")
+            shots.settle(page)
+            assert page.title() == f"{title} \N{MIDDLE DOT} optgeom"
+            assert page.locator("main img").count() == 0
+        page.close()
     report = write_report(hostile, tmp_path / "report.html", layers=[HOSTILE_LAYER])
     opened = open_page(report.as_uri(), drawn=False)
     opened.page.wait_for_selector("#f3 .main-svg")
@@ -267,6 +231,7 @@ def test_a_live_run_appears_without_reloading(
         page.wait_for_function("() => document.querySelector('.sentence').innerText.includes('10')")
         assert re.search(r"step 10 · \d+ s ago", page.inner_text("#live"))
         writer.close()
+        page.close()
 
 
 def test_a_damaged_run_is_said_and_can_be_retried(
@@ -284,28 +249,36 @@ def test_a_damaged_run_is_said_and_can_be_retried(
         page.click("#retry")
         page.wait_for_selector(".sentence")
         page.wait_for_selector(".problem", state="detached")
+        page.close()
 
 
-def test_a_panel_gives_its_data_and_its_picture(open_page: Opener, address: str) -> None:
+def test_a_panel_gives_its_data_and_its_picture(
+    open_page: Opener, address: str, demo: Path
+) -> None:
     page = open_page(address).page
-    page.click("#norms-panel .icon")
+    page.click("#norms-panel .panel-head .icon")
     with page.expect_download() as data:
         page.click("text=Save data as CSV")
-    lines = data.value.path().read_text().splitlines()
-    assert lines[0] == "line,x,y"
-    assert {line.split(",")[0] for line in lines[1:]} == {
-        "Muon",
-        "NorMuon",
-        '"Muon',
+    assert data.value.suggested_filename == "optgeom-norms.csv"
+    with data.value.path().open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["run"] for row in rows} == {"muon", "normuon"}
+    trace = open_trace(demo / "muon")
+    norms = trace.neuron_norms(40, UP).astype(float)
+    mine = {
+        int(row["neuron"]): float(row["norm / mean"])
+        for row in rows
+        if row["run"] == "muon" and row["curve"] == "captured"
     }
+    assert [mine[neuron] for neuron in range(len(norms))] == pytest.approx(norms / norms.mean())
     page.wait_for_selector(".mantine-Menu-dropdown", state="detached")
-    page.click("#spectrum-panel .icon")
+    page.click("#spectrum-panel .panel-head .icon")
     with page.expect_download() as picture:
         page.click("text=Save as SVG")
     assert picture.value.suggested_filename == "optgeom-spectrum.svg"
     assert "<svg" in picture.value.path().read_text()
     page.wait_for_selector(".mantine-Menu-dropdown", state="detached")
-    page.click("#norms-panel .icon")
+    page.click("#norms-panel .panel-head .icon")
     page.click("text=Full width")
     page.wait_for_function(
         "() => document.querySelector('#norms .main-svg').getBoundingClientRect().width > 900"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,16 +14,20 @@ import plotly
 import pytest
 
 from optgeom.dashboard.app import create_app
+from optgeom.dashboard.callbacks import PICTURES
 from optgeom.dashboard.capture import configuration, cost
 from optgeom.dashboard.cards import cards
 from optgeom.dashboard.data import Runs, cell, loss_at
+from optgeom.dashboard.headline import headline
 from optgeom.dashboard.live import Live
 from optgeom.dashboard.pages import balance
 from optgeom.dashboard.pages import runs as runs_page
 from optgeom.dashboard.state import resolved
 from optgeom.dashboard.view import View
+from optgeom.figures.formats import number
 from optgeom.traces.errors import NotATrace
 
+Drawn = Callable[..., tuple[Any, str]]
 UP = "blocks.1.mlp.up.weight"
 VIEW = View(a="muon", b="normuon", layer=UP)
 
@@ -45,7 +50,7 @@ def _text(tree: Any) -> str:
 
 
 def test_the_headline_says_the_sentence_and_four_numbers(runs: Runs) -> None:
-    tree = balance.headline(runs, VIEW)
+    tree = headline(runs, VIEW)
     assert tree[0].children.startswith("At step 40 NorMuon spreads mlp.up of block 1 over its")
     text = _text(tree)
     for title in ("CV of neuron norms", "largest / smallest neuron", "condition number", "loss"):
@@ -87,50 +92,69 @@ def test_loss_is_the_nearest_earlier(runs: Runs) -> None:
     assert loss_at(muon, 3, name="nothing").value is None
 
 
-def test_panels_name_an_earlier_capture(fake: ModuleType, tmp_path: Path) -> None:
+def test_panels_name_an_earlier_capture(drawn: Drawn, fake: ModuleType, tmp_path: Path) -> None:
     fake.write_run(tmp_path / "muon", "muon", steps=(0, 10), blocks=1)
     fake.write_run(tmp_path / "normuon", "normuon", steps=(5, 15), blocks=1)
     runs = Runs(tmp_path)
     view = resolved(runs, View(step=15))
-    assert balance.norms_figure(runs, view, "light")[1] == "Muon: step 10"
-    assert balance.spectrum_figure(runs, view, "dark")[1] == "Muon: step 10"
-    sentence = balance.headline(runs, view)[0].children
+    assert drawn("norms", runs, view, "light")[1] == "Muon: step 10"
+    assert drawn("spectrum", runs, view, "dark")[1] == "Muon: step 10"
+    sentence = headline(runs, view)[0].children
     assert sentence == "Mlp.up of block 0 was not captured at step 15 in Muon."
 
 
-def test_the_rail_is_grouped_and_selects(runs: Runs) -> None:
-    groups, scale, named = balance.rail_rows(runs, VIEW)
-    assert [group.children[0].children[0].children for group in groups][4] == "mlp.up"
-    assert all(group.open for group in groups)
-    assert len(scale) == 3
-    assert _text(named).count("muon") == 2
+def test_the_rail_is_grouped_and_its_dots_stand_at_the_values(runs: Runs) -> None:
+    rows, values = balance.rail_data(runs, VIEW)
+    assert [group["kind"] for group in rows["groups"]][4] == "mlp.up"
+    assert not rows["folded"]
+    assert [(run["name"], run["side"]) for run in rows["runs"]] == [
+        ("muon", "a"),
+        ("normuon", "b"),
+    ]
+    flat = [row["layer"] for group in rows["groups"] for row in group["rows"]]
+    (muon, _) = runs.some(["muon", "normuon"])
+    one = cell(muon, UP, "neuron_norm_cv", stage="update", step=40).value
+    assert one is not None
+    top = float(values["scale"][2])
+    assert values["at"][flat.index(UP)][0] == pytest.approx(100 * one / top, abs=0.01)
+    assert values["said"][flat.index(UP)][0] == number(one)
+    assert len(values["medians"]) == len(rows["groups"])
+
+
+def test_a_step_changes_the_rails_values_and_not_its_rows(runs: Runs) -> None:
+    rows, values = balance.rail_data(runs, VIEW)
+    others, moved = balance.rail_data(runs, replace(VIEW, step=0))
+    assert rows == others
+    assert values["at"] != moved["at"]
+    assert values["scale"] == moved["scale"]
 
 
 def test_over_forty_layers_groups_start_folded(fake: ModuleType, tmp_path: Path) -> None:
     fake.write_run(tmp_path / "muon", "muon", steps=(0,), blocks=7, width=4)
     runs = Runs(tmp_path)
-    view = resolved(runs, View())
-    groups = balance.rail_rows(runs, view)[0]
-    assert [group.open for group in groups] == [False, False, False, False, True, False]
+    assert balance.rail_data(runs, resolved(runs, View()))[0]["folded"]
 
 
-def test_one_run_alone_has_no_empty_half(fake: ModuleType, tmp_path: Path) -> None:
+def test_one_run_alone_has_no_empty_half(drawn: Drawn, fake: ModuleType, tmp_path: Path) -> None:
     fake.write_run(tmp_path / "solo", "adamw", blocks=1)
     runs = Runs(tmp_path)
     view = resolved(runs, View())
-    tree = balance.headline(runs, view)
+    tree = headline(runs, view)
     assert tree[0].children.startswith("At step 40 solo spreads mlp.up of block 0")
-    assert len(balance.norms_figure(runs, view, "light")[0].data) == 1
+    assert len(drawn("norms", runs, view, "light")[0].data) == 1
     assert runs_page.config_table(runs, view, everything=False)[2].endswith("settings")
 
 
-def test_an_empty_folder_says_what_to_do_and_is_followed(fake: ModuleType, tmp_path: Path) -> None:
+def test_an_empty_folder_says_what_to_do_and_is_followed(
+    drawn: Drawn, fake: ModuleType, tmp_path: Path
+) -> None:
     runs = Runs(tmp_path)
     before = runs.refresh()
-    text = _text(balance.headline(runs, resolved(runs, View())))
+    text = _text(headline(runs, resolved(runs, View())))
     assert "No runs yet" in text
     assert "optgeom.watch(model, optimizer" in text
-    assert runs_page.loss_figure(runs, View(), "light")[0].data == ()
+    assert PICTURES["loss"].look(runs, View()) is None
+    assert balance.rail_data(runs, View()) == ({}, {})
     fake.write_run(tmp_path / "first", "muon", blocks=1)
     assert runs.refresh() != before
     assert [trace.name for trace in runs.all()] == ["first"]

@@ -42,7 +42,8 @@ def test_it_holds_the_sentence_the_numbers_and_every_run(report: Path) -> None:
     for word in ("condition number", "AdamW", "Layers by neuron-norm CV", "Configuration"):
         assert word in page
     figures = json.loads(re.findall(r"const figures=(\[.*\]);const config", page)[0])
-    assert len(figures) == 2 * 6 + 2
+    # ten of the first layer, two of the first layer of each other kind, all layers, the loss
+    assert len(figures) == 10 + 2 * 5 + 2
     assert page.count('class="figure"') == len(figures)
 
 
@@ -72,7 +73,7 @@ def test_a_run_that_holds_one_other_stage_is_not_empty(broken: ModuleType, tmp_p
     page = _page(write_report(run, tmp_path / "r.html"))
     assert "At step 5 x spreads the gradient of 0 over its neurons" in page
     figures = json.loads(re.findall(r"const figures=(\[.*\]);const config", page)[0])
-    assert len(figures) == 4
+    assert len(figures) == 2 + 1 + 2 + 1 + 1 + 2
     assert all(figure["data"] for figure in figures)
 
 

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from dash import no_update
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optgeom.dashboard.callbacks import only_new
 from optgeom.dashboard.data import Runs
+from optgeom.dashboard.headline import headline
 from optgeom.dashboard.pages import balance
 from optgeom.dashboard.state import chosen, control_values, resolved
 from optgeom.dashboard.view import STAGES, View, nearest_stop, parse, resolve, search, stops
+from optgeom.geometry.catalogue import METRICS
 
 NAMES = st.text(min_size=1, max_size=12)
+Drawn = Callable[..., tuple[Any, str]]
 UP = "blocks.1.mlp.up.weight"
 VIEWS = st.builds(
     View,
@@ -24,6 +32,10 @@ VIEWS = st.builds(
     step=st.none() | st.integers(0, 10**12),
     theme=st.sampled_from([None, "light", "dark"]),
     loss_by=st.sampled_from(["step", "tokens", "time"]),
+    metric=st.sampled_from(list(METRICS)),
+    neuron=st.none() | st.integers(0, 10**6),
+    span=st.none() | st.tuples(st.integers(0, 999), st.integers(1000, 10**12)),
+    table=st.booleans(),
 )
 
 
@@ -69,7 +81,7 @@ def test_one_run_is_run_a(runs: Runs) -> None:
 
 
 def test_a_stage_that_no_run_holds_gives_way_to_one_that_is_there(
-    broken: ModuleType, tmp_path: Path
+    drawn: Drawn, broken: ModuleType, tmp_path: Path
 ) -> None:
     broken.train(tmp_path / "one", stages=("gradient",))
     broken.train(tmp_path / "two", stages=("gradient", "update"))
@@ -82,10 +94,10 @@ def test_a_stage_that_no_run_holds_gives_way_to_one_that_is_there(
     shown = control_values(runs, view, None)
     assert shown["stage_data"] == [{"value": "gradient", "label": "gradient"}]
     assert (shown["stage"], shown["step_text"]) == ("gradient", "step 5")
-    assert balance.headline(runs, view)[0].children.startswith("At step 5 one spreads the gradient")
-    assert balance.norms_figure(runs, view, "light")[0].data
-    assert balance.spectrum_figure(runs, view, "light")[0].data
-    assert len(balance.rail_rows(runs, view)[0]) == 1
+    assert headline(runs, view)[0].children.startswith("At step 5 one spreads the gradient")
+    assert drawn("norms", runs, view, "light")[0].data
+    assert drawn("spectrum", runs, view, "light")[0].data
+    assert len(balance.rail_data(runs, view)[0]["groups"]) == 1
 
 
 def test_stops_are_shared_steps(fake: ModuleType, tmp_path: Path) -> None:
@@ -101,11 +113,11 @@ def test_stops_are_shared_steps(fake: ModuleType, tmp_path: Path) -> None:
 
 
 def _given(**rest: object) -> dict[str, object]:
-    base = dict.fromkeys(("url", "a", "b", "more", "layer", "rail", "stage", "slider", "by"))
-    return base | {"scheme": "light", "steps": [0, 10, 20]} | rest
+    base = dict.fromkeys(("url", "a", "b", "more", "layer", "stage", "slider", "touched"))
+    return base | {"scheme": "light", "steps": [0, 10, 20], "told": 4} | rest
 
 
-BEFORE = View(a="muon", b="normuon", layer=UP)
+BEFORE = View(a="muon", b="normuon", layer=UP, neuron=3)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +126,27 @@ BEFORE = View(a="muon", b="normuon", layer=UP)
         ("slider", {"slider": 1}, {"step": 10}),
         ("slider", {"slider": 99}, {"step": 20}),
         ("layer", {"layer": "x"}, {"layer": "x"}),
-        ("rail", {"rail": "y"}, {"layer": "y"}),
-        ("rail", {"rail": None}, {"layer": UP}),
+        ("layer", {"layer": None}, {"layer": UP}),
+        ("touched", {"touched": [{"layer": "y"}]}, {"layer": "y", "neuron": None}),
+        ("touched", {"touched": [{"layer": UP}]}, {"layer": UP, "neuron": 3}),
+        ("touched", {"touched": [{"step": 13.2}]}, {"step": 10}),
+        ("touched", {"touched": [{"step": 900}]}, {"step": 20}),
+        ("touched", {"touched": [{"step": "soon"}]}, {"step": None}),
+        ("touched", {"touched": [{"span": [3.4, 17.6]}]}, {"span": (4, 17)}),
+        ("touched", {"touched": [{"span": [9, 2]}]}, {"span": (2, 9)}),
+        ("touched", {"touched": [{"span": [3.1, 3.2]}]}, {"span": (3, 4)}),
+        ("touched", {"touched": [{"span": ["a", None]}]}, {"span": None}),
+        ("touched", {"touched": [{"span": None}]}, {"span": None}),
+        ("touched", {"touched": [{"neuron": 12}]}, {"neuron": 12}),
+        ("touched", {"touched": [{"neuron": 3}]}, {"neuron": None}),
+        ("touched", {"touched": [{"neuron": float("nan")}]}, {"neuron": None}),
+        ("touched", {"touched": [{"table": True}]}, {"table": True}),
+        ("touched", {"touched": [{"metric": "stable_rank"}]}, {"metric": "stable_rank"}),
+        ("touched", {"touched": [{"metric": "beauty"}]}, {"metric": "neuron_norm_cv"}),
+        ("touched", {"touched": [{"by": "time"}]}, {"loss_by": "time"}),
+        ("touched", {"touched": None}, {"layer": UP, "neuron": 3}),
+        ("touched", {"touched": "x"}, {"layer": UP, "neuron": 3}),
+        ("touched", {"touched": [{"step": 11}, {"span": [2, 9]}]}, {"step": 10, "span": (2, 9)}),
         ("stage", {"stage": "momentum"}, {"stage": "momentum"}),
         ("swap", {}, {"a": "normuon", "b": "muon"}),
         ("run-a", {"a": "normuon"}, {"a": "normuon", "b": "muon"}),
@@ -124,7 +155,6 @@ BEFORE = View(a="muon", b="normuon", layer=UP)
         ("theme", {}, {"theme": "dark"}),
         ("theme", {"scheme": "dark"}, {"theme": "light"}),
         ("more", {"more": ["adamw"]}, {"more": ("adamw",)}),
-        ("loss-by", {"by": "time"}, {"loss_by": "time"}),
         ("url", {"url": "?a=adamw"}, {"a": "adamw", "b": None, "layer": None}),
         ("token", {}, {"a": "muon"}),
     ],
@@ -132,6 +162,10 @@ BEFORE = View(a="muon", b="normuon", layer=UP)
 def test_each_action(
     trigger: str, given_values: dict[str, object], after: dict[str, object]
 ) -> None:
+    touches = given_values.get("touched")
+    if isinstance(touches, list):
+        numbered = [one | {"number": 5 + place} for place, one in enumerate(touches)]
+        given_values = {"touched": [{"layer": "told before", "number": 4}, *numbered]}
     view = chosen(trigger, BEFORE, _given(**given_values))
     assert {name: getattr(view, name) for name in after} == after
 
@@ -142,9 +176,30 @@ def test_controls_show_the_view(runs: Runs) -> None:
     assert shown["view"]["q"] == f"?a=muon&b=normuon&layer={UP}&step=19"
     assert shown["view"]["steps"] == [0, 10, 20, 30, 40]
     assert (shown["slider"], shown["slider_max"], shown["step_text"]) == (1, 4, "step 10")
-    assert shown["layer"] == shown["rail"] == UP
+    assert shown["layer"] == shown["view"]["layer"] == UP
+    assert shown["span_text"] == ""
     assert [option["value"] for option in shown["a_data"]] == ["adamw", "muon", "normuon"]
     assert shown["stage_data"][0]["value"] == "update"
+
+
+def test_a_list_that_the_browser_has_is_not_sent_again(runs: Runs) -> None:
+    view = resolved(runs, View())
+    first = only_new(control_values(runs, view, "token"), None)
+    assert first["layer_data"] is not no_update
+    again = only_new(control_values(runs, replace(view, step=10), "token"), first["view"])
+    assert [name for name, value in again.items() if value is no_update] == [
+        "a_data", "b_data", "more_data", "layer_data", "stage_data", "slider_label"
+    ]  # fmt: skip
+    assert again["step_text"] == "step 10"
+    other = only_new(control_values(runs, replace(view, b="adamw"), "token"), again["view"])
+    assert other["more_data"] is not no_update
+
+
+def test_a_zoom_is_said_and_stands_in_the_address(runs: Runs) -> None:
+    view = resolved(runs, View(span=(10, 1300)))
+    shown = control_values(runs, view, "token")
+    assert shown["span_text"] == "steps 10 to 1,300 \N{MULTIPLICATION SIGN}"
+    assert shown["view"]["q"].endswith("span=10-1300")
 
 
 def test_controls_without_runs(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+/* Figures know of each other: a crosshair at one step in all of them, a click that moves the step,
+   chooses a neuron or opens a layer, a zoom that all figures over steps share. */
+
+(() => {
+  const { touch } = window.optgeom;
+  const known = new WeakSet();
+  const graphs = () => [...document.querySelectorAll("main .js-plotly-plot")];
+  const overSteps = (plot) => plot.layout?.meta?.x === "step" && plot.offsetParent;
+  const TWICE = 300;
+  let rest = 0;
+  let held = 0;
+  let quietUntil = 0;
+
+  const line = (plot) => {
+    let node = plot.querySelector(":scope > .crosshair");
+    if (!node) {
+      node = document.createElement("div");
+      node.className = "crosshair";
+      plot.append(node);
+    }
+    return node;
+  };
+
+  const cross = (from, step) => {
+    for (const plot of graphs()) {
+      if (plot === from || !overSteps(plot)) continue;
+      const node = line(plot);
+      const axis = plot._fullLayout.xaxis;
+      const size = plot._fullLayout._size;
+      const at = axis ? axis.d2p(step) : -1;
+      node.hidden = !(at >= 0 && at <= size.w);
+      node.style.transform = `translateX(${size.l + at}px)`;
+      node.style.top = `${size.t}px`;
+      node.style.height = `${size.h}px`;
+    }
+  };
+
+  const clear = () => {
+    for (const node of document.querySelectorAll(".crosshair")) node.hidden = true;
+  };
+
+  // A heatmap's cell knows the step of the entry that it shows, and a second number.
+  const shown = (point) => (point.data?.type === "heatmap" ? point.customdata : null);
+  const stepOf = (point) => Number(shown(point)?.[0] ?? point.x);
+
+  const clicked = (plot, event) => {
+    const point = event.points?.[0];
+    if (!point || plot.layout?.meta?.x !== "step") return;
+    const cell = shown(point);
+    const layers = plot.layout.meta.layers;
+    if (cell && layers) open(layers[cell[1]], cell[0]);
+    else if (cell && plot.closest(".dash-graph").id.startsWith("map-")) touch({ neuron: cell[1] });
+    else touch({ step: stepOf(point) });
+  };
+
+  // A double click shows all steps again: where it can, a click waits whether a second one follows.
+  const zoomedIn = () => /[?&]span=/.test(window.optgeom.view.q || "");
+  const clickedOnce = (plot, event) => {
+    window.clearTimeout(held);
+    if (performance.now() < quietUntil) return;
+    if (overSteps(plot) && zoomedIn()) held = window.setTimeout(() => clicked(plot, event), TWICE);
+    else clicked(plot, event);
+  };
+
+  // Layers lead to Balance, at the layer and the step that were clicked.
+  const open = (layer, step) => {
+    const query = new URLSearchParams(window.optgeom.view.q || "");
+    query.set("layer", layer);
+    query.set("step", String(Math.round(step)));
+    query.delete("neuron");
+    const search = `?${query.toString().replaceAll("+", "%20")}`;
+    window.history.pushState(null, "", `/${search}`);
+    window.dispatchEvent(new PopStateEvent("popstate"));
+  };
+
+  const zoomed = (plot, event) => {
+    if (!overSteps(plot)) return;
+    const low = event["xaxis.range[0]"] ?? event["xaxis.range"]?.[0];
+    const high = event["xaxis.range[1]"] ?? event["xaxis.range"]?.[1];
+    if (low !== undefined && high !== undefined) {
+      touch({ span: [Number(low), Number(high)] });
+    }
+  };
+
+  const attach = () => {
+    for (const plot of graphs()) {
+      if (known.has(plot) || !plot.on) continue;
+      known.add(plot);
+      plot.on("plotly_hover", (event) => {
+        window.clearTimeout(rest);
+        if (overSteps(plot) && event.points?.[0]) cross(plot, stepOf(event.points[0]));
+      });
+      plot.on("plotly_unhover", () => {
+        window.clearTimeout(rest);
+        rest = window.setTimeout(clear, 60);
+      });
+      plot.on("plotly_click", (event) => clickedOnce(plot, event));
+      plot.on("plotly_relayout", (event) => zoomed(plot, event));
+      plot.on("plotly_doubleclick", () => {
+        window.clearTimeout(held);
+        quietUntil = performance.now() + TWICE;
+        if (overSteps(plot) && zoomedIn()) touch({ span: null });
+      });
+    }
+  };
+
+  new MutationObserver(attach).observe(document.documentElement, {
+    childList: true,
+    subtree: true,
+  });
+})();
