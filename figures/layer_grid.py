@@ -173,15 +173,19 @@ def _held(captured: Flags, steps: Ints) -> Ints:
     """Return, per step and layer, which capture a cell shows: its own, or the layer's last one.
 
     Layers that take turns are captured at different steps: each keeps its value until its next
-    turn, and not longer than its turns are usually apart.
+    turn, if that comes about when it usually does; a layer that missed its turn is a gap.
     """
-    own = np.where(captured, np.arange(len(steps))[:, None], -1)
-    last = np.maximum.accumulate(own, axis=0)
-    first, final = captured.argmax(axis=0), last[-1]
-    turns = np.maximum(captured.sum(axis=0) - 1, 1)
-    usual = (steps[np.maximum(final, 0)] - steps[first]) / turns
-    since = steps[:, None] - steps[np.maximum(last, 0)]
-    found: Ints = np.where((last >= 0) & (since <= 1.5 * usual), last, -1)
+    count = len(steps)
+    rows = np.arange(count)[:, None]
+    last = np.maximum.accumulate(np.where(captured, rows, -1), axis=0)
+    later = np.minimum.accumulate(np.where(captured, rows, count)[::-1], axis=0)[::-1]
+    began = steps[np.maximum(last, 0)]
+    before = np.vstack([np.full((1, captured.shape[1]), -1), last[:-1]])
+    apart = np.where(captured & (before >= 0), steps[:, None] - steps[before], np.nan)
+    (usual,) = quantiles(apart.T, 0.5)
+    in_time = (later < count) & (steps[np.minimum(later, count - 1)] - began <= 1.5 * usual)
+    held = captured | in_time | (steps[:, None] - began < 0.75 * usual)
+    found: Ints = np.where((last >= 0) & held, last, -1)
     return found
 
 

@@ -186,17 +186,19 @@ def plot(
         "height": height,
         "right": margin_for([run_short(curve.run) for curve in what.curves]),
         "annotations": end_labels(ends, plot_height=height - 48),
-        "yaxis": axis(theme, title=what.name, horizontal=False, range=[low, high], nticks=6),
+        "yaxis": axis(
+            theme, title=escape(what.name), horizontal=False, range=[low, high], nticks=6
+        ),
     }
-    title = {"unifiedhovertitle": {"text": f"{TITLES[what.against]} %{{x}}"}}
     if what.against == "step":
         first, last = (round(end) for end in what.ends)
-        x = {"hoverformat": ",d", "tickformat": ",~s"} | title | crosshair(theme)
+        x = {"unifiedhovertitle": {"text": "step %{x:,d}"}} | crosshair(theme)
         drawing = step_layout(theme, ends=(first, last), cursor=cursor, x=x, **settings)
     else:
-        x = axis(theme, title=TITLES[what.against], horizontal=True, tickformat=",~s", nticks=8)
-        x |= {"range": list(what.ends), "hoverformat": ",.3~s"} | title | crosshair(theme)
-        drawing = layout(theme, xaxis=x, **settings)
+        title = TITLES[what.against]
+        x = axis(theme, title=title, horizontal=True, tickformat=",~s", nticks=8)
+        x |= {"range": list(what.ends), "unifiedhovertitle": {"text": f"{title} %{{x:,.3~s}}"}}
+        drawing = layout(theme, xaxis=x | crosshair(theme), **settings)
     return go.Figure(data=data, layout=drawing)
 
 

@@ -210,7 +210,7 @@ def plot(
     ]
     if colorbar:
         every = 1 if scale.low >= 1e-4 else 2
-        powers = range(round(math.log10(scale.low)), 1, every)
+        powers = range(0, round(math.log10(scale.low)) - 1, -every)
         ticks = [(10.0**power, number(10.0**power)) for power in powers]
         data.append(bar(scale, theme, "sequential", ticks=ticks))
     return go.Figure(

@@ -105,7 +105,7 @@ def step_layout(
         x: further settings of the x axis.
         settings: passed on to ``layout``.
     """
-    close = {"dtick": 1} if ends[1] - ends[0] <= 8 else {"nticks": 8}
+    close = {"dtick": 1} if ends[1] - ends[0] <= 8 else {"nticks": 7}
     return layout(
         theme,
         dragmode="zoom",

@@ -194,6 +194,79 @@ def put_steps(
         writer.end_step(step)
 
 
+def write_arrays(
+    out: Path,
+    steps: Sequence[int],
+    *,
+    norms: Any = None,
+    spectra: Any = None,
+    metrics: Any = None,
+    count: int = 1,
+    algorithm: str = "muon",
+) -> TraceWriter:
+    """Write a run of given numbers: what no small training run could have produced.
+
+    Args:
+        out: the folder.
+        steps: the captured steps.
+        norms: (k, m) neuron norms of the first layer.
+        spectra: (k, r) singular values of the first layer.
+        metrics: (k, count) neuron_norm_cv of every layer, and ten times that as its condition
+            number; NaN leaves the cell out.
+        count: layers, blocks.0.mlp.up.weight and so on, kinds in turn.
+        algorithm: what the run is called by.
+    """
+    shape = (2 if norms is None else norms.shape[1], 2)
+    kinds = list(PARTS)[::-1]
+    made = tuple(
+        LayerInfo(
+            f"blocks.{place // len(kinds)}.{kinds[place % len(kinds)]}.weight",
+            kinds[place % len(kinds)],
+            place // len(kinds),
+            shape,
+            "float32",
+            "optimizer",
+            0,
+            algorithm,
+            "rows",
+        )
+        for place in range(count)
+    )
+    info = RunInfo(
+        run=out.name,
+        created="2026-11-22T12:00:00+00:00",
+        versions={},
+        command=(),
+        capture={},
+        optimizers=(OptimizerInfo("optimizer", OPTIMIZERS[algorithm], ()),),
+        layers=made,
+        config={},
+        columns=COLUMNS,
+    )
+    writer = TraceWriter(out, info)
+    for row, step in enumerate(steps):
+        for place, layer in enumerate(made):
+            key = Cell(step, "optimizer", layer.name, layer.kind, layer.block, "update")
+            if metrics is not None and not np.isnan(metrics[row, place]):
+                value = float(metrics[row, place])
+                writer.metrics(
+                    key, {"neuron_norm_cv": value, "frobenius_norm": 1.0, "status": "ok"}
+                )
+                held = {"condition_number": 10 * value, "spectrum_status": "ok"}
+                writer.spectrum(key, None, held)
+        key = Cell(step, "optimizer", made[0].name, made[0].kind, made[0].block, "update")
+        if norms is not None:
+            writer.neurons(key, np.asarray(norms[row], dtype=np.float32))
+        if spectra is not None:
+            values = np.asarray(spectra[row], dtype=np.float32)
+            usable = bool(np.isfinite(values).all())
+            status = {"spectrum_status": "ok" if usable else "non_finite"}
+            writer.spectrum(key, values if usable else None, status)
+        writer.end_step(step)
+    writer.close()
+    return writer
+
+
 def write_demo(
     folder: Path, *, steps: Sequence[int] = tuple(range(0, 41, 10)), **settings: Any
 ) -> Path:
