@@ -1,7 +1,14 @@
-"""Tables as this package wants them: one chunk per column, and the columns of a schema."""
+"""Tables as this package wants them: one chunk per column, and the columns of a schema.
+
+Arrays become numpy's by their buffers and not by `to_numpy`, which imports pandas where there is
+one: half a second that a training run, or the first look at a trace, would pay for.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
 
 from optgeom.traces.errors import DamagedTrace
@@ -18,6 +25,33 @@ def one_chunk(table: pa.Table) -> pa.Table:
 def one_array(column: pa.ChunkedArray) -> pa.Array:
     """A column of at most one chunk as one array."""
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def numbers(array: pa.Array) -> np.ndarray[Any, Any]:
+    """The numbers of an array of integers, floats or booleans, (n,); anything where it is null.
+
+    >>> numbers(pa.array([3, None, 5], pa.int16())[1:]).tolist()[1:]
+    [5]
+    >>> numbers(pa.array([True, False, True])[1:]).tolist()
+    [False, True]
+    """
+    start, end = array.offset, array.offset + len(array)
+    buffer = array.buffers()[1]
+    if pa.types.is_boolean(array.type):
+        return _bits(buffer, start, end)
+    kind = np.dtype(array.type.to_pandas_dtype())
+    return np.empty(0, kind) if buffer is None else np.frombuffer(buffer, kind)[start:end]
+
+
+def validity(array: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    """Where an array is not null, (n,); None: everywhere.
+
+    >>> validity(pa.array([3, None, 5])[1:]).tolist()
+    [False, True]
+    """
+    if not array.null_count:
+        return None
+    return _bits(array.buffers()[0], array.offset, array.offset + len(array))
 
 
 def align(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
@@ -47,3 +81,8 @@ def align(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
                 f"{one.type}: one of them is not of this trace"
             ) from error
     return one_chunk(pa.table(columns, schema=schema))
+
+
+def _bits(buffer: pa.Buffer | None, start: int, end: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    packed = np.frombuffer(buffer or b"", np.uint8)
+    return np.unpackbits(packed, count=end, bitorder="little")[start:].astype(bool)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from optgeom.traces.cells import Newest, both, kept_rows
-from optgeom.traces.columns import one_array
+from optgeom.traces.columns import numbers, one_array, validity
 from optgeom.traces.errors import TraceError
 from optgeom.traces.keys import Codes
 from optgeom.traces.part import Part
@@ -167,8 +167,7 @@ class Grids:
     def _numbers(self, column: str, stage: str) -> Grid:
         def decode(part: Part) -> tuple[Numbers, Mask | None]:
             found = one_array(part.columns([column]).column(0))
-            valid = found.is_valid().to_numpy(zero_copy_only=False) if found.null_count else None
-            return found.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), valid
+            return numbers(found).astype(np.float64, copy=False), validity(found)
 
         def check(kind: pa.DataType) -> None:
             if is_text(kind):
@@ -189,10 +188,10 @@ class Grids:
             found = one_array(part.columns([column]).column(0))
             if not pa.types.is_dictionary(found.type):
                 found = found.cast(pa.string()).dictionary_encode()
-            valid = found.is_valid().to_numpy(zero_copy_only=False) if found.null_count else None
             places = [known.setdefault(one, len(known) - 1) for one in found.dictionary.to_pylist()]
+            valid, indices = validity(found.indices), numbers(found.indices)
             codes = np.array([*places, -1], np.int32)
-            return codes[found.indices.fill_null(len(places)).to_numpy()], valid
+            return codes[indices if valid is None else np.where(valid, indices, -1)], valid
 
         def check(kind: pa.DataType) -> None:
             if is_number(kind):

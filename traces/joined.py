@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from optgeom.traces.cells import Newest
-from optgeom.traces.columns import one_chunk
+from optgeom.traces.columns import one_chunk, validity
 from optgeom.traces.keys import Codes, Vocabulary, key_codes
 from optgeom.traces.schema import KEYS, STAGES, TEXT
 
@@ -98,7 +98,8 @@ def _last(group: Codes, count: int, values: pa.Array | None = None) -> pa.Array:
     """For each group its last row, or its last row with a value; null where there is none."""
     rows = np.arange(len(group))
     if values is not None:
-        rows = rows[values.is_valid().to_numpy(zero_copy_only=False)]
+        valid = validity(values)
+        rows = rows if valid is None else rows[valid]
     at = np.full(count, -1, np.int64)
     at[group[rows]] = rows
     return pa.array(at, mask=at < 0)

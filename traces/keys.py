@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.columns import one_array
+from optgeom.traces.columns import numbers, one_array
 from optgeom.traces.errors import DamagedTrace
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
@@ -42,7 +42,7 @@ class Vocabulary:
     def encode(self, column: pa.Array) -> Codes:
         """The codes of a dictionary-encoded column without nulls."""
         codes = np.array([self.code(word) for word in column.dictionary.to_pylist()], np.int64)
-        indices = column.indices.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+        indices = numbers(column.indices).astype(np.int64, copy=False)
         encoded: Codes = codes[indices] if len(indices) else indices
         return encoded
 
@@ -67,8 +67,8 @@ class Coded:
             known = np.array(words, np.int64)
         else:
             column = column.dictionary_encode()
-            known = column.dictionary.to_numpy(zero_copy_only=False).astype(np.int64)
-        indices = column.indices.to_numpy()
+            known = numbers(column.dictionary).astype(np.int64)
+        indices = numbers(column.indices)
         used = np.bincount(indices, minlength=len(known)) > 0
         values, where = np.unique(known[used], return_inverse=True)
         places = np.zeros(len(known), np.min_scalar_type(max(len(values) - 1, 0)))
@@ -149,5 +149,5 @@ def key_codes(table: pa.Table, vocabulary: Vocabulary) -> dict[str, Codes]:
         if pa.types.is_dictionary(column.type):
             codes[name] = vocabulary.encode(column)
         else:
-            codes[name] = column.to_numpy().astype(np.int64, copy=False)
+            codes[name] = numbers(column).astype(np.int64, copy=False)
     return codes

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from optgeom.traces.batches import integers
-from optgeom.traces.columns import one_array
+from optgeom.traces.columns import numbers, one_array
 from optgeom.traces.schema import FLOATS, TEXT
 
 GROUP_BYTES = 1 << 20
@@ -84,7 +84,7 @@ def group_ends(sizes: Numbers, changes: Numbers) -> list[int]:
 
 def _order_of(column: pa.ChunkedArray) -> Numbers:
     array = one_array(column)
-    return _buffer(array.indices if array.type == TEXT else array)
+    return numbers(array.indices if array.type == TEXT else array)
 
 
 def _list_bytes(table: pa.Table, lists: list[str]) -> Numbers:
@@ -94,9 +94,3 @@ def _list_bytes(table: pa.Table, lists: list[str]) -> Numbers:
         offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset :]
         sizes += 4 * np.diff(offsets[: len(array) + 1])
     return sizes
-
-
-def _buffer(array: pa.Array) -> Numbers:
-    # to_numpy would import pandas, which a training run would pay for
-    values = np.frombuffer(array.buffers()[1], array.type.to_pandas_dtype())
-    return values[array.offset : array.offset + len(array)]

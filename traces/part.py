@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from optgeom.traces.cache import Cache
+from optgeom.traces.columns import numbers, one_array, validity
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.keys import Keys, Vocabulary
 from optgeom.traces.names import PartName
@@ -60,11 +61,13 @@ class Lists:
         """
         if column.type != FLOATS:
             raise DamagedTrace(f"{name} has lists of another type than float32: {column.type}")
-        return cls(
-            column.offsets.to_numpy(),
-            column.values.to_numpy(zero_copy_only=False),
-            column.is_valid().to_numpy(zero_copy_only=False),
-        )
+        valid = validity(column)
+        if valid is None:
+            valid = np.ones(len(column), bool)
+        values, there = numbers(column.values), validity(column.values)
+        if there is not None:
+            values = np.where(there, values, np.float32(np.nan))
+        return cls(numbers(column.offsets), values, valid)
 
     @property
     def nbytes(self) -> int:
@@ -134,7 +137,10 @@ class Part(ABC):
         key = (self.token, name)
         found: Integers | None = self.source.cache.get(key)
         if found is None:
-            column = self.columns([name]).column(0).combine_chunks()
-            found = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+            column = one_array(self.columns([name]).column(0))
+            valid = validity(column)
+            found = numbers(column).astype(np.int64)
+            if valid is not None:
+                found[~valid] = 0
             self.source.cache.put(key, found, found.nbytes)
         return found

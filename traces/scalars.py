@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.columns import one_array, one_chunk
+from optgeom.traces.batches import integers
+from optgeom.traces.columns import numbers, one_array, one_chunk
 from optgeom.traces.parts import PartTable
 from optgeom.traces.schema import TEXT
 
@@ -41,8 +42,8 @@ class Scalars:
         column = one_array(whole.column("name"))
         words = column.dictionary.to_pylist()
         by_name = np.argsort(np.argsort(words))
-        names = by_name[column.indices.to_numpy()]
-        steps, attempts = (whole.column(key).to_numpy() for key in ("step", "attempt"))
+        names = by_name[numbers(column.indices)]
+        steps, attempts = (numbers(one_array(whole.column(key))) for key in ("step", "attempt"))
         ranks = np.concatenate([np.full(part.keys.rows, part.name.rank) for part in parts.parts])
         # most runs have one attempt and one rank: nothing to sort by
         several = [one for one in (-ranks, attempts) if one.min() < one.max()]
@@ -54,7 +55,7 @@ class Scalars:
             word: (int(ends[place]), int(ends[place + 1]))
             for word, place in zip(words, by_name.tolist(), strict=True)
         }
-        shown = whole.select(SHOWN.names).take(pa.array(kept))
+        shown = whole.select(SHOWN.names).take(integers(kept, pa.int64()))
         return cls(one_chunk(shown.cast(SHOWN)), ranges)
 
     def named(self, name: str) -> pa.Table:

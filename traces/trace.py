@@ -62,6 +62,11 @@ class Trace:
         return self._files.place.local()
 
     @property
+    def cache(self) -> Cache:
+        """Where what was read of it is kept, with that of the other traces of its folder."""
+        return self._files.cache
+
+    @property
     def info(self) -> RunInfo:
         """All of run.json."""
         return self._files.info

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optgeom.traces.cache import Cache
+from optgeom.traces.info import RunInfo
+from optgeom.traces.place import find
+from optgeom.traces.store import Trace, open_traces
+from optgeom.traces.writer import TraceWriter
+
+
+def test_what_was_not_asked_for_longest_goes_first() -> None:
+    cache = Cache(100)
+    for name in "abc":
+        cache.put(name, name.upper(), 30)
+    assert cache.get("a") == "A"
+    cache.put("d", "D", 35)
+    assert [cache.get(name) for name in "abcd"] == ["A", None, "C", "D"]
+    assert cache.nbytes == 95
+
+
+def test_a_new_value_takes_the_place_of_the_old() -> None:
+    cache = Cache(100)
+    cache.put("a", 1, 60)
+    cache.put("a", 2, 70)
+    assert cache.get("a") == 2
+    assert cache.nbytes == 70
+
+
+def test_what_is_larger_than_all_of_it_is_not_kept() -> None:
+    cache = Cache(100)
+    cache.put("a", 1, 60)
+    cache.put("b", 2, 40)
+    cache.put("a", 3, 101)
+    assert [cache.get(name) for name in "ab"] == [None, 2]
+    assert cache.nbytes == 40
+
+
+@pytest.mark.parametrize("limit", [0, 300, 1 << 20])
+def test_a_trace_answers_the_same_whatever_is_kept(trace_path: Path, limit: int) -> None:
+    cache = Cache(limit)
+    trace, other = Trace(find(trace_path), cache), Trace(find(trace_path))
+    for _ in range(2):
+        for layer in trace.layers:
+            for stage in trace.stages:
+                found, expected = trace.neurons(layer.name, stage), other.neurons(layer.name, stage)
+                assert np.array_equal(found[1], expected[1])
+                singular = trace.spectra(layer.name, stage)[1]
+                assert np.array_equal(singular, other.spectra(layer.name, stage)[1])
+        assert np.array_equal(trace.grid("lr").values, other.grid("lr").values)
+        assert trace.metrics().equals(other.metrics())
+        assert trace.scalars().equals(other.scalars())
+        assert cache.nbytes <= limit
+
+
+def test_traces_of_a_folder_share_one(trace_path: Path, info: RunInfo) -> None:
+    TraceWriter(trace_path.parent / "b", info).close()
+    traces = open_traces(trace_path.parent)
+    assert traces["a"].cache is traces["b"].cache
+    assert Trace(find(trace_path)).cache is not traces["a"].cache
