@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from optgeom.figures.arrays import NO_FLOATS, NO_INTS, Floats, Ints
 
-# 256 rows of 180 columns with value, neuron and step in four bytes each are 0.74 MB in JSON.
-MOST = 180
+# 256 rows of 168 columns with value, neuron and step in four bytes each are 0.76 MB in JSON, where
+# base64 is a third longer than bytes, and plotly escapes each of its slashes.
+MOST = 168
 # Captures farther apart than this many usual spacings leave a gap.
 APART = 2.5
 

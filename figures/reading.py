@@ -6,9 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
-import pyarrow as pa
-
 from optgeom.figures.identity import run_slots
 from optgeom.figures.names import run_label
 from optgeom.traces.errors import OptgeomError
@@ -112,21 +109,6 @@ def at_or_before(steps: Iterable[int], step: int | None) -> int | None:
     """
     earlier = [one for one in steps if step is None or one <= step]
     return max(earlier, default=None)
-
-
-def numbers_of(table: pa.Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return a column as float64, null as NaN; all NaN where the table has no such column."""
-    if name not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    column = table.column(name).cast(pa.float64())
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def texts_of(table: pa.Table, name: str) -> list[str]:
-    """Return a column as strings, null as an empty string."""
-    if name not in table.column_names:
-        return [""] * table.num_rows
-    return [value or "" for value in table.column(name).to_pylist()]
 
 
 def first_capture(trace: Trace, step: int) -> Missing:

@@ -14,11 +14,9 @@ import numpy.typing as npt
 
 from optgeom.figures.arrays import Flags, Ints
 from optgeom.figures.names import run_label
-from optgeom.figures.reading import Missing, layer_in, missing_table, numbers_of, texts_of
+from optgeom.figures.reading import Missing, layer_in, missing_table
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from optgeom.traces.store import Trace
 
 WORDS = {
@@ -148,32 +146,6 @@ def layer_places(there: Sequence[str], wanted: Sequence[str]) -> Ints:
     """Return where layers stand in a grid; those that it lacks are an error of the caller."""
     places = {name: place for place, name in enumerate(there)}
     return np.array([places[name] for name in wanted], dtype=np.int64)
-
-
-def statuses_of(table: pa.Table, of: str) -> list[str]:
-    """Return the same per row of ``Trace.metrics``: empty where the clock did not capture it.
-
-    Args:
-        table: rows of ``Trace.metrics``.
-        of: ``metrics`` or ``spectra``: which clock the asked-for column is on.
-    """
-    general = texts_of(table, "status")
-    norms = numbers_of(table, "frobenius_norm")
-    found = [
-        text if text not in _UNITS else ("ok" if np.isfinite(norms[place]) else "zero")
-        for place, text in enumerate(general)
-    ]
-    if of == "metrics":
-        return found
-    own = texts_of(table, "spectrum_status")
-    return [
-        text
-        if text not in _FINE
-        else ("unverified" if row == "unverified" else "ok")
-        if text
-        else ""
-        for text, row in zip(own, found, strict=True)
-    ]
 
 
 def status_at(trace: Trace, layer: str, *, stage: str, step: int, of: str) -> str:

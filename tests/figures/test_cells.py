@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from optgeom.figures.cells import CellValue, cells, value_at, values_at
-from optgeom.figures.reading import numbers_of, texts_of
 from optgeom.figures.statuses import nothing_in, status_at, statuses
 from optgeom.geometry.catalogue import METRICS
 from optgeom.traces.errors import OptgeomError
@@ -165,9 +164,3 @@ def test_a_broken_run_answers_as_its_rows_do(broken: ModuleType, tmp_path: Path)
                 assert value_at(trace, broken.LAYER, metric, stage="update", step=step) == (
                     _slow_value(trace, broken.LAYER, metric, "update", step)
                 )
-
-
-def test_columns_that_a_table_lacks_are_empty(odd: Trace) -> None:
-    table = odd.metrics()
-    assert np.isnan(numbers_of(table, "no such column")).all()
-    assert set(texts_of(table, "no such column")) == {""}

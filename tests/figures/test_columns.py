@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optgeom.figures.columns import APART, at, columns_of, pick
+from optgeom.figures.columns import APART, MOST, at, columns_of, pick
 from optgeom.figures.steps import drawn, inside, reach
 
 STEPS = st.lists(st.integers(0, 3000), min_size=1, max_size=300, unique=True).map(
@@ -55,7 +55,7 @@ def test_a_wide_gap_stays_among_many_captures() -> None:
     laid = columns_of(steps)
     gap = np.flatnonzero(laid.starts == laid.stops)
     assert [(laid.edges[one], laid.edges[one + 1]) for one in gap] == [(1999.5, 2399.5)]
-    assert len(laid.starts) <= 180
+    assert len(laid.starts) <= MOST
 
 
 @given(

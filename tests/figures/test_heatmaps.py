@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optgeom.figures import layer_grid, neuron_map, spectrum_map
+from optgeom.figures.columns import MOST
 from optgeom.figures.theme import LIGHT
 from optgeom.traces.store import Trace, open_trace
 
@@ -52,7 +53,7 @@ def test_a_dormant_and_an_exploding_neuron_are_seen(many: Trace) -> None:
     what = neuron_map.info(many, DOWN)
     rows, columns = what.values.shape
     assert (rows, what.total) == (256, 2000)
-    assert columns <= 180
+    assert columns <= MOST
     steps, norms = many.neurons(DOWN)
     ratio = norms / norms.mean(axis=1, keepdims=True, dtype=np.float64)
     low = np.unravel_index(np.nanargmin(what.values), what.values.shape)
@@ -81,7 +82,7 @@ def test_a_diverged_capture_is_a_gap(many: Trace) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 260), st.integers(2, 700), st.integers(0, 2**32 - 1), st.data())
+@given(st.integers(1, 260), st.integers(12, 700), st.integers(0, 2**32 - 1), st.data())
 def test_planted_neurons_survive_any_downsampling(
     opened: Opener, captures: int, neurons: int, seed: int, data: st.DataObject
 ) -> None:
@@ -107,7 +108,7 @@ def test_a_layer_map_shows_what_is_farthest_from_the_layers_median(opened: Opene
     trace = opened(range(0, 7000, 10), metrics=values, count=14)
     what = layer_grid.info(trace, "neuron_norm_cv")
     assert what.values.shape[0] == 14
-    assert what.values.shape[1] <= 180
+    assert what.values.shape[1] <= MOST
     row = what.layers.index(trace.layers[3].name)
     # 0.001 is farther from a median of 1 than 90 is, in ratio: what a difference would hide.
     assert 0.001 in what.values[row]
