@@ -12,7 +12,7 @@ from optgeom.traces.batches import integers
 from optgeom.traces.columns import numbers, one_array
 from optgeom.traces.schema import FLOATS, TEXT
 
-GROUP_BYTES = 1 << 20
+GROUP_BYTES = 1 << 19
 _ORDER = ("step", "stage", "layer")
 
 Numbers = np.ndarray[Any, Any]

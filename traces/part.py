@@ -54,7 +54,7 @@ class Lists:
 
     @classmethod
     def of(cls, column: pa.Array, name: str) -> Self:
-        """The lists of a column.
+        """The lists of a column, copied: what Arrow's pool has lent goes back to it at once.
 
         Raises:
             DamagedTrace: it has another type.
@@ -64,10 +64,10 @@ class Lists:
         valid = validity(column)
         if valid is None:
             valid = np.ones(len(column), bool)
-        values, there = numbers(column.values), validity(column.values)
+        values, there = numbers(column.values).copy(), validity(column.values)
         if there is not None:
-            values = np.where(there, values, np.float32(np.nan))
-        return cls(numbers(column.offsets), values, valid)
+            values[~there] = np.nan
+        return cls(numbers(column.offsets).copy(), values, valid)
 
     @property
     def nbytes(self) -> int:

@@ -54,7 +54,7 @@ class SegmentWriter:
                 self._buffered,
                 schema.with_metadata({"optgeom.schema": str(SCHEMA_VERSION)}),
                 use_dictionary=[field.name for field in schema if field.type == TEXT],
-                compression="none" if raw else _compression(schema, lists),
+                compression="none" if raw else "zstd",
                 column_encoding=dict.fromkeys(lists, "BYTE_STREAM_SPLIT") or None,
                 write_statistics=_statistics(schema, lists, raw=raw),
                 write_page_checksum=True,
@@ -144,14 +144,6 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _compression(schema: pa.Schema, lists: list[str]) -> str | dict[str, str]:
-    """Of lists LZ4, which is as fast to read as nothing; the codec of each leaf by its path."""
-    if not lists:
-        return "zstd"
-    leaves = {field.name: "zstd" for field in schema if field.type != FLOATS}
-    return leaves | dict.fromkeys(lists, "lz4")
 
 
 def _statistics(schema: pa.Schema, lists: list[str], *, raw: bool) -> bool | list[str]:
