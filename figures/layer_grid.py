@@ -342,6 +342,7 @@ def words(what: LayerMapInfo) -> str:
         return tables.joined([nothing], what.missing)
     titles = [title for _, members in what.kinds for title in members]
     metric = metric_named(what.metric).title
+    stage = "" if what.stage == "update" else f" ({what.stage.replace('_', ' ')})"
     ends = [
         np.unravel_index(flat, usable.shape)
         for flat in (
@@ -356,8 +357,8 @@ def words(what: LayerMapInfo) -> str:
     steps = what.at[usable]
     return tables.joined(
         [
-            f"{metric} of {whole(len(what.layers))} layers of {run_label(what.run)} from step "
-            f"{whole(int(steps.min()))} to {whole(int(steps.max()))}.",
+            f"{metric}{stage} of {whole(len(what.layers))} layers of {run_label(what.run)} "
+            f"from step {whole(int(steps.min()))} to {whole(int(steps.max()))}.",
             f"Smallest {low}, largest {high}.",
         ],
         what.missing,

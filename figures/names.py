@@ -97,6 +97,12 @@ def layer_phrase(layer: LayerInfo) -> str:
     return part if layer.block is None else f"{part} of block {layer.block}"
 
 
+def layer_stage(layer: LayerInfo, stage: str) -> str:
+    """Return a layer in a text alternative: ``block 3 · mlp.up``, with any stage but the update."""
+    place = layer_place(layer)
+    return place if stage == "update" else f"{place} ({stage.replace('_', ' ')})"
+
+
 def layer_titles(layers: Iterable[LayerInfo], *, limit: int = 48) -> dict[str, str]:
     """Return a display name per layer; layers that would share one also carry their full name."""
     everything = list(layers)

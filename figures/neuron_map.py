@@ -27,7 +27,7 @@ from optgeom.figures.empty import empty
 from optgeom.figures.extremes import Extremes as Extremes
 from optgeom.figures.extremes import extremes as extremes
 from optgeom.figures.formats import number, whole
-from optgeom.figures.names import layer_place, layer_title, run_label
+from optgeom.figures.names import layer_stage, layer_title, run_label
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -278,7 +278,7 @@ def words(what: NeuronHeatmapInfo) -> str:
     steps = what.at[usable]
     return tables.joined(
         [
-            f"Norms of the {whole(what.total)} neurons of {layer_place(what.layer)} of "
+            f"Norms of the {whole(what.total)} neurons of {layer_stage(what.layer, what.stage)} of "
             f"{run_label(what.run)} from step {whole(int(steps.min()))} to "
             f"{whole(int(steps.max()))}: from {least} to {most}."
         ],

@@ -13,14 +13,15 @@ from optgeom.figures import tables
 from optgeom.figures.arrays import Flags, Floats, Ints, extent, quantiles
 from optgeom.figures.cells import cells
 from optgeom.figures.empty import empty
-from optgeom.figures.formats import bound, hover_format, whole
+from optgeom.figures.formats import bound, hover_format, number, whole
 from optgeom.figures.labels import EndLabel, end_labels, margin_for
-from optgeom.figures.names import escape, layer_place, layer_title, run_label, run_short
+from optgeom.figures.names import escape, layer_stage, layer_title, run_label, run_short
 from optgeom.figures.reading import Missing, Source, as_traces, find_layer, slot_map
+from optgeom.figures.scales import Scale
 from optgeom.figures.statuses import nothing_in
 from optgeom.figures.steps import Span, drawn, inside, reach, step_layout
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, theme_of
-from optgeom.figures.thin import thinned, thinned_band
+from optgeom.figures.thin import MOST, thinned, thinned_band
 from optgeom.geometry.catalogue import metric_named
 
 if TYPE_CHECKING:
@@ -190,7 +191,10 @@ def plot(
             place = np.log10(known[-1]) if logarithmic else known[-1]
             at = float((place - ends[0]) / (ends[1] - ends[0]))
             labels.append(EndLabel(run_short(curve.run), theme.run(curve.slot), at))
-    scale = {"exponentformat": "power", "dtick": "D2"} if logarithmic else {"nticks": 6}
+    scale: dict[str, object] = {"nticks": 6}
+    if logarithmic:
+        ticks = Scale(10.0 ** ends[0], 10.0 ** ends[1], True).ticks()
+        scale = {"tickvals": ticks, "ticktext": [number(tick) for tick in ticks]}
     return go.Figure(
         data=data,
         layout=step_layout(
@@ -215,10 +219,20 @@ def plot(
 
 def _band(curve: MetricCurve, theme: Theme) -> go.Scatter:
     known = np.isfinite(curve.low) & np.isfinite(curve.high)
-    x, low, high = thinned_band(curve.steps[known], curve.low[known], curve.high[known])
+    x: list[Ints] = []
+    y: list[Floats] = []
+    # Where a captured step has no number of the whole kind, the band breaks as the line does.
+    for part in np.split(np.arange(len(known)), np.flatnonzero(np.diff(known)) + 1):
+        if known[part].any():
+            most = max(2, MOST * len(part) // (2 * len(known)))
+            at, low, high = thinned_band(
+                curve.steps[part], curve.low[part], curve.high[part], most=most
+            )
+            x += [at, at[::-1], at[:1]]
+            y += [high, low[::-1], np.array([np.nan])]
     return go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([high, low[::-1]]).astype(np.float32),
+        x=np.concatenate(x)[:-1] if x else [],
+        y=np.concatenate(y)[:-1].astype(np.float32) if y else [],
         mode="none",
         fill="toself",
         fillcolor=translucent(theme.run(curve.slot), 0.14),
@@ -285,7 +299,7 @@ def table(what: MetricInfo) -> pa.Table:
 def words(what: MetricInfo) -> str:
     """Return the figure in a sentence per run."""
     title = metric_named(what.metric).title
-    said = [f"{title} of {layer_place(what.layer)} over steps."] if what.curves else []
+    said = [f"{title} of {layer_stage(what.layer, what.stage)} over steps."] if what.curves else []
     return tables.joined([*said, *(_said(one, what) for one in what.curves)], what.missing)
 
 

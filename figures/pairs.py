@@ -299,7 +299,9 @@ def words(what: LayerPairsInfo) -> str:
             for run, value in zip(what.runs[:2], widest.values[:2], strict=True)
         )
         said.append(f"They differ most in {widest.title}: {first}, {second}.")
-    return tables.joined([f"{metric} of every layer." if said else "", *said], what.missing)
+    stage = "" if what.stage == "update" else f" ({what.stage.replace('_', ' ')})"
+    heading = f"{metric}{stage} of every layer." if said else ""
+    return tables.joined([heading, *said], what.missing)
 
 
 def _widest(rows: Sequence[PairRow]) -> PairRow | None:

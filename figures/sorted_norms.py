@@ -21,7 +21,7 @@ from optgeom.figures.empty import empty
 from optgeom.figures.formats import number, power_of_two, whole
 from optgeom.figures.labels import EndLabel, end_labels, margin_for, note
 from optgeom.figures.leverage import polar_row_norms
-from optgeom.figures.names import escape, layer_place, layer_title, run_label, run_short
+from optgeom.figures.names import escape, layer_stage, layer_title, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -346,7 +346,7 @@ def words(what: NeuronNormsInfo) -> str:
         low, high = number(float(curve.values[0])), number(float(curve.values[-1]))
         said.append(f"{run_label(curve.run)}{late} from {low} to {high}{unit}")
     return tables.joined(
-        [f"Sorted neuron norms of {layer_place(what.layer)}{same}: {', '.join(said)}."],
+        [f"Sorted neuron norms of {layer_stage(what.layer, what.stage)}{same}: {', '.join(said)}."],
         what.missing,
     )
 

@@ -20,7 +20,7 @@ from optgeom.figures.cells import cells
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import number, whole
 from optgeom.figures.labels import EndLabel, end_labels, margin_for, note, wrapped
-from optgeom.figures.names import escape, layer_place, layer_title, run_label, run_short
+from optgeom.figures.names import escape, layer_stage, layer_title, run_label, run_short
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -300,11 +300,8 @@ def words(what: SpectrumInfo) -> str:
         f"{_label(curve, what)} to {number(float(curve.values[-1]))} at step {whole(curve.step)}"
         for curve in what.curves
     ]
-    falls = "; ".join(said)
-    return tables.joined(
-        [f"Singular values of {layer_place(what.layer)} over the largest fall: {falls}."],
-        what.missing,
-    )
+    of = f"Singular values of {layer_stage(what.layer, what.stage)} over the largest fall"
+    return tables.joined([f"{of}: {'; '.join(said)}."], what.missing)
 
 
 def spectrum(

@@ -25,7 +25,7 @@ from optgeom.figures.bins import MOST, bins_of
 from optgeom.figures.columns import Columns
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import number, whole
-from optgeom.figures.names import layer_place, layer_title, run_label
+from optgeom.figures.names import layer_stage, layer_title, run_label
 from optgeom.figures.reading import (
     Missing,
     Source,
@@ -265,8 +265,8 @@ def words(what: SpectrumHeatmapInfo) -> str:
     over = f"from {ends[0]} to {ends[1]}, lowest {number(low)}" if len(last) > 1 else ends[0]
     return tables.joined(
         [
-            f"Spectrum of {layer_place(what.layer)} of {run_label(what.run)} over steps: its "
-            f"smallest singular value over the largest is {over}."
+            f"Spectrum of {layer_stage(what.layer, what.stage)} of {run_label(what.run)} over "
+            f"steps: its smallest singular value over the largest is {over}."
         ],
         what.missing,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import plotly.graph_objects as go
@@ -57,6 +57,30 @@ def reach(each: Iterable[Ints], span: Span | None = None) -> Span:
     else:
         first, last = span
     return (first, last) if last > first else (first - 1, first + 1)
+
+
+class HasEnds(Protocol):
+    """An info of a figure over steps."""
+
+    @property
+    def ends(self) -> Span:
+        """Where its axis begins and ends."""
+
+    @property
+    def missing(self) -> tuple[Any, ...]:
+        """What it lacks."""
+
+
+def shared_ends(infos: Iterable[HasEnds]) -> Span:
+    """Return the ends of the step axis of several runs side by side.
+
+    Args:
+        infos: a heatmap each, all of the same span; those without data are left aside.
+    """
+    each = [one.ends for one in infos if not one.missing]
+    if not each:
+        return reach([])
+    return min(first for first, _ in each), max(last for _, last in each)
 
 
 def cursor_line(step: int | None, theme: Theme, *, over_cells: bool = False) -> dict[str, Any]:

@@ -147,6 +147,15 @@ def test_metric_over_steps_with_quartiles_of_its_kind(traces: Traces) -> None:
     assert curve.values[3] == pytest.approx(norms.std() / norms.mean(), rel=1e-6)
 
 
+def test_the_band_breaks_where_no_layer_of_the_kind_has_a_number(traces: Traces) -> None:
+    what = over_steps.info(traces["muon"], UP, "neuron_norm_cv")
+    hole = np.array([0.1, 0.1, np.nan, 0.1, 0.1])
+    curve = what.curves[0]._replace(low=hole, high=3 * hole)
+    band = over_steps.plot(what._replace(curves=(curve,)), theme=LIGHT).data[0]
+    np.testing.assert_array_equal(band.x, [0, 10, 10, 0, 0, 30, 40, 40, 30])
+    np.testing.assert_allclose(band.y, [0.3, 0.3, 0.1, 0.1, np.nan, 0.3, 0.3, 0.1, 0.1], rtol=1e-6)
+
+
 def test_heatmap_rows_are_sorted_by_mean_norm(traces: Traces) -> None:
     what = neuron_map.info(traces["muon"], UP)
     steps, norms = traces["muon"].neurons(UP)

@@ -18,7 +18,7 @@ from optgeom.figures import (
     spectra,
     spectrum_map,
 )
-from optgeom.figures.steps import Span
+from optgeom.figures.steps import Span, shared_ends
 from optgeom.figures.theme import LIGHT
 from optgeom.traces.store import Traces
 
@@ -199,6 +199,9 @@ def test_runs_side_by_side_share_scale_and_axis(traces: Traces) -> None:
     floor = spectrum_map.shared_floor(spectrums)
     assert floor <= min(one.lowest for one in spectrums) < 10 * floor
     assert spectrum_map.plot(spectrums[1], theme=LIGHT, floor=floor).data[0].zmin == floor
+    assert shared_ends(infos) == (0, 40)
+    late = infos[0]._replace(ends=(0, 55)), infos[0]._replace(ends=(0, 99), missing=("none",))
+    assert shared_ends([infos[1], *late]) == (0, 55)
     assert layer_grid.shared_scale([]).high > 0
     assert spectrum_map.shared_floor([]) < 1
 

@@ -115,6 +115,19 @@ def test_words_say_which_step_each_run_is_of(fake: ModuleType, tmp_path: Path) -
     assert "at step 12" not in spectra.words(spectra.info(folder, layer, step=12))
 
 
+def test_words_name_any_stage_but_the_update(traces: Traces) -> None:
+    trace = traces["muon"]
+    for said in (
+        sorted_norms.words(sorted_norms.info(trace, UP, stage="gradient")),
+        neuron_map.words(neuron_map.info(trace, UP, stage="gradient")),
+        over_steps.words(over_steps.info(trace, UP, "stable_rank", stage="gradient")),
+    ):
+        assert "block 1 · mlp.up (gradient)" in said
+    assert "(gradient) of 12 layers" in layer_grid.words(
+        layer_grid.info(trace, "stable_rank", stage="gradient")
+    )
+
+
 def test_spectra_in_numbers(traces: Traces) -> None:
     what = spectra.info(traces["muon"], UP, step=40)
     found = spectra.table(what)
