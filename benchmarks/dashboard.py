@@ -123,6 +123,9 @@ PAGES: dict[str, list[Action]] = {
     ],
 }
 
+# How often each page is opened: people stay where the question is.
+WEIGHTS = (5, 2, 2, 1)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print what the command line asks for."""
@@ -233,7 +236,7 @@ def measure_interactions(
     here = "/"
     for done in range(count):
         if rng.random() < 0.06:
-            here = rng.choice(list(PAGES))
+            (here,) = rng.choices(list(PAGES), weights=WEIGHTS)
             action: Action = (
                 "open the page",
                 _script(

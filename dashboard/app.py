@@ -8,10 +8,13 @@ from typing import Any
 
 import dash
 import dash_mantine_components as dmc
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
 from dash import dcc, html
 
 from optgeom.dashboard import controls, state
-from optgeom.dashboard.callbacks import PICTURES, register
+from optgeom.dashboard.callbacks import PICTURES, register, seen_by
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.download import serve_csv
 from optgeom.dashboard.pages import balance
@@ -37,6 +40,7 @@ def create_app(runs_path: str | Path) -> dash.Dash:
         OptgeomError: if the path holds no trace (an empty folder is fine: it is followed).
     """
     runs = Runs(runs_path)
+    _warm_up()
     app = dash.Dash(
         __name__,
         title="optgeom",
@@ -54,6 +58,16 @@ def create_app(runs_path: str | Path) -> dash.Dash:
     return app
 
 
+def _warm_up() -> None:
+    """Import now what pyarrow and plotly import on their first use.
+
+    Where pandas is installed both look for it, and two requests that meet in its import find half
+    a module.
+    """
+    pa.array(np.zeros(1)).to_numpy()
+    go.Figure(go.Scatter(x=np.zeros(2), hovertemplate="%{x}")).to_plotly_json()
+
+
 def _layout(runs: Runs) -> Any:
     token = runs.refresh()
     return dmc.MantineProvider(
@@ -61,6 +75,8 @@ def _layout(runs: Runs) -> Any:
             dcc.Location(id="url", refresh=False),
             dcc.Store(id="view"),
             dcc.Store(id="scheme"),
+            *(dcc.Store(id=seen_by(path)) for path in controls.PAGES),
+            dcc.Store(id="sees-table"),
             dcc.Store(id="token", data=token),
             dcc.Store(id="touched"),
             dcc.Store(id="sink"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dash
@@ -21,17 +21,19 @@ from optgeom.dashboard.live import Live
 from optgeom.dashboard.pages import balance, layers, spectra
 from optgeom.dashboard.pages import runs as runs_page
 from optgeom.dashboard.parts import metric_help
-from optgeom.dashboard.picture import Picture, answer
-from optgeom.dashboard.state import chosen, control_values, resolved, untold
+from optgeom.dashboard.picture import Picture, answer, failed, marks_of
+from optgeom.dashboard.sending import Marks
+from optgeom.dashboard.state import chosen, control_values, report_problem, resolved, untold
 from optgeom.dashboard.view import View, parse, search
+from optgeom.figures.theme import ThemeName
+from optgeom.traces.errors import OptgeomError
 
 Stored = dict[str, Any] | None
-PAGE = {"path": Input("url", "pathname"), "view": Input("view", "data")}
 ROOMS = {"/": balance, "/spectra": spectra, "/layers": layers, "/runs": runs_page}
 """The module of each page."""
 
 PICTURES: dict[str, Picture] = {
-    picture.name: picture for room in ROOMS.values() for picture in room.PICTURES
+    picture.name: picture for room in ROOMS.values() for group in room.GROUPS for picture in group
 }
 """Every figure of every page, by name."""
 
@@ -44,8 +46,8 @@ def register(app: dash.Dash, runs: Runs) -> None:
     """Wire the app's callbacks to the runs."""
     _controls(app, runs)
     for path, room in ROOMS.items():
-        for picture in room.PICTURES:
-            _picture(app, runs, path, picture)
+        for group in room.GROUPS:
+            _pictures(app, runs, path, group)
     _mount(app)
     _balance(app, runs)
     _others(app, runs)
@@ -54,31 +56,44 @@ def register(app: dash.Dash, runs: Runs) -> None:
     _clientside(app)
 
 
-def shown(path: str | None, page: str, view: Stored) -> View | None:
-    """Return the view if ``page`` is the shown one and there is anything to draw, else None."""
-    if view is None or ((path or "/").rstrip("/") or "/") != page:
-        return None
-    return parse(view["q"])
+def seen_by(page: str) -> str:
+    """Return the id of the store that a page looks at: the view, only while the page is shown.
+
+    >>> seen_by("/"), seen_by("/runs")
+    ('sees-balance', 'sees-runs')
+    """
+    return f"sees-{page.strip('/') or 'balance'}"
 
 
-# What a picker offers is long and seldom changes; what it shows is short and always sent.
-LISTS = ("a_data", "b_data", "more_data", "layer_data", "stage_data", "slider_label")
+def now_at(sees: Stored) -> View:
+    """Return the view that a page shows.
+
+    Raises:
+        PreventUpdate: there is none yet.
+    """
+    if not sees:
+        raise dash.exceptions.PreventUpdate
+    return parse(sees["q"])
 
 
-def only_new(values: dict[str, Any], before: Stored) -> dict[str, Any]:
-    """Return the controls' values without the lists that the browser has already.
+def only_new(values: dict[str, Any], before: Stored, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the controls' values without those that the browser has already.
+
+    What a reader can set is compared with what the browser shows; the rest, such as a picker's
+    list, with the marks of what it was sent.
 
     Args:
-        values: from ``control_values``; the marks of its lists are put into its ``view``.
+        values: from ``control_values``; the marks are put into its ``view``.
         before: the view that the browser has.
+        given: what the browser's controls show.
     """
-    marks = {name: _mark(values[name]) for name in LISTS}
+    settable = ("a", "b", "more", "layer", "stage", "slider")
+    marks = {name: _mark(one) for name, one in values.items() if name not in (*settable, "view")}
     had = (before or {}).get("marks", {})
+    same = {name for name, mark in marks.items() if had.get(name) == mark}
+    same |= {name for name in settable if before and given.get(name) == values[name]}
     values["view"]["marks"] = marks
-    return {
-        name: no_update if name in marks and had.get(name) == marks[name] else value
-        for name, value in values.items()
-    }
+    return {name: no_update if name in same else value for name, value in values.items()}
 
 
 def _mark(value: Any) -> str:
@@ -137,37 +152,57 @@ def _controls(app: dash.Dash, runs: Runs) -> None:
             same = before and search(after) == before["q"] and given["token"] == before["token"]
             if same and trigger != "url" and told == given["told"]:
                 raise dash.exceptions.PreventUpdate
-            return only_new(control_values(runs, after, given["token"], told=told), before)
+            values = control_values(runs, after, given["token"], told=told)
+            return only_new(values, before, given)
 
     state = {"scheme": State("scheme", "data"), "before": State("view", "data")}
     app.callback(output=outputs, inputs=inputs, state=state)(update)
 
 
-def _picture(app: dash.Dash, runs: Runs, page: str, picture: Picture) -> None:
-    name = picture.name
-    outputs = {
-        "style": Output(f"{name}-panel", "style"),
-        "figure": Output(name, "figure"),
-        "box": Output(name, "style"),
-        "marks": Output(f"{name}-marks", "data"),
-        "title": Output(f"{name}-title", "children"),
-        "note": Output(f"{name}-note", "children"),
-        "words": Output(f"{name}-words", "children"),
-    }
-    if picture.bar is not None:
-        outputs["bar"] = Output(f"{name}-bar", "children")
+def _pictures(app: dash.Dash, runs: Runs, page: str, group: Sequence[Picture]) -> None:
+    """Wire figures that are drawn together: one question and one answer for all of them."""
+    outputs: dict[str, Any] = {picture.name: picture_outputs(picture) for picture in group}
+    outputs["marks"] = Output(marks_of(group), "data")
 
-    def draw(path: str, view: Stored, scheme: Any, marks: Any) -> dict[str, Any]:
-        now = shown(path, page, view)
-        if now is None or not scheme:
-            raise dash.exceptions.PreventUpdate
-        return dict.fromkeys(outputs, no_update) | answer(picture, runs, now, scheme, marks)
+    def draw(sees: Stored, marks: dict[str, Any] | None) -> dict[str, Any]:
+        view = now_at(sees)
+        found: dict[str, Any] = {"marks": {}}
+        for picture in group:
+            name = picture.name
+            had = (marks or {}).get(name)
+            new, found["marks"][name] = drawn(picture, runs, view, (sees or {})["scheme"], had)
+            found[name] = dict.fromkeys(outputs[name], no_update) | new
+        return found
 
     app.callback(
         output=outputs,
-        inputs={**PAGE, "scheme": Input("scheme", "data")},
-        state={"marks": State(f"{name}-marks", "data")},
+        inputs={"sees": Input(seen_by(page), "data")},
+        state={"marks": State(marks_of(group), "data")},
     )(draw)
+
+
+def picture_outputs(picture: Picture) -> dict[str, Output]:
+    """Return where the parts of ``answer`` go."""
+    name = picture.name
+    places = {
+        "style": Output(f"{name}-panel", "style"),
+        "figure": Output(name, "figure"),
+        "box": Output(name, "style"),
+        "title": Output(f"{name}-title", "children"),
+        "note": Output(f"{name}-note", "children"),
+    }
+    return places | ({"bar": Output(f"{name}-bar", "children")} if picture.bar else {})
+
+
+def drawn(
+    picture: Picture, runs: Runs, view: View, scheme: ThemeName, marks: Marks | None
+) -> tuple[dict[str, Any], Marks | None]:
+    """Return a picture's answer; one that cannot be read says so in its place."""
+    try:
+        return answer(picture, runs, view, scheme, marks)
+    except OptgeomError as error:
+        report_problem(error)
+        return failed(error, scheme)
 
 
 def _mount(app: dash.Dash) -> None:
@@ -190,97 +225,80 @@ def _mounted(app: dash.Dash, page: str, layout: Callable[[], Any]) -> None:
 
 
 def _balance(app: dash.Dash, runs: Runs) -> None:
-    def head(path: str, view: Stored) -> Any:
-        now = shown(path, "/", view)
-        return headline.headline(runs, now) if now else no_update
+    sees = {"sees": Input(seen_by("/"), "data")}
 
-    def rail(path: str, view: Stored, had: Any) -> Any:
-        now = shown(path, "/", view)
-        if now is None:
-            return no_update, no_update
+    def head(sees: Stored, had: Any) -> Any:
+        now = now_at(sees)
         rows, values = balance.rail_data(runs, now)
-        return (no_update if rows == had else rows), values
+        return headline.headline(runs, now), no_update if rows == had else rows, values
 
-    def neuron_box(view: Stored, there: Any) -> Any:
-        if there or not (view and view["table"]):
+    def neuron_box(sees: Stored, there: Any) -> Any:
+        if there or not sees:
             raise dash.exceptions.PreventUpdate
         return neurons.box()
 
-    def neuron_rows(path: str, view: Stored, _: Any) -> Any:
-        now = shown(path, "/", view)
-        if now is None or not now.table:
-            raise dash.exceptions.PreventUpdate
-        return neurons.columns(), *neurons.rows(runs, now)
+    def neuron_rows(sees: Stored, _: Any) -> Any:
+        return neurons.columns(), *neurons.rows(runs, now_at(sees))
 
     wire = app.callback
-    wire(Output("headline", "children"), inputs=PAGE)(head)
     wire(
+        Output("headline", "children"),
         Output("rail-rows", "data"),
         Output("rail-values", "data"),
-        inputs=PAGE,
+        inputs=sees,
         state={"had": State("rail-rows", "data")},
-    )(rail)
+    )(head)
     wire(
         Output("neurons-box", "children"),
-        Input("view", "data"),
+        Input("sees-table", "data"),
         State("neurons-box", "children"),
     )(neuron_box)
     wire(
         Output("neurons", "columnDefs"),
         Output("neurons", "rowData"),
         Output("neurons-note", "children"),
-        inputs={**PAGE, "_": Input("neurons", "id")},
+        inputs={"sees": Input("sees-table", "data"), "_": Input("neurons", "id")},
     )(neuron_rows)
 
 
 def _others(app: dash.Dash, runs: Runs) -> None:
     """Wire what stands above the figures of Spectra, Layers and Runs."""
 
-    def heads(page: str) -> Callable[[str, Stored], Any]:
-        def head(path: str, view: Stored) -> Any:
-            now = shown(path, page, view)
-            return headline.title(runs, now, page) if now else no_update
+    def heads(page: str) -> Callable[[Stored], Any]:
+        return lambda sees: headline.title(runs, now_at(sees), page)
 
-        return head
-
-    def metric(path: str, view: Stored) -> Any:
-        now = shown(path, "/layers", view)
-        if now is None:
-            return (no_update,) * 3
+    def metric(sees: Stored) -> Any:
+        now = now_at(sees)
         options = layers.metric_options(runs.some(now.runs))
         return options, now.metric, metric_help(now.metric)
 
     for page in ("spectra", "layers", "runs"):
-        app.callback(Output(f"{page}-head", "children"), inputs=PAGE)(heads(f"/{page}"))
+        sees = Input(seen_by(page), "data")
+        app.callback(Output(f"{page}-head", "children"), sees)(heads(f"/{page}"))
     app.callback(
         Output("metric", "data"),
         Output("metric", "value"),
         Output("metric-help", "children"),
-        inputs=PAGE,
+        Input(seen_by("/layers"), "data"),
     )(metric)
 
 
 def _runs(app: dash.Dash, runs: Runs) -> None:
-    def config(path: str, view: Stored, everything: bool | None) -> Any:
-        now = shown(path, "/runs", view)
-        if now is None:
-            return (no_update,) * 3
-        return runs_page.config_table(runs, now, everything=bool(everything))
+    def tables(sees: Stored, everything: bool | None) -> Any:
+        now = now_at(sees)
+        config = runs_page.config_table(runs, now, everything=bool(everything))
+        return *config, *runs_page.cost_table(runs, now), now.loss_by
 
-    def cost(path: str, view: Stored) -> Any:
-        now = shown(path, "/runs", view)
-        return runs_page.cost_table(runs, now) if now else (no_update,) * 2
-
-    def against(path: str, view: Stored) -> Any:
-        now = shown(path, "/runs", view)
-        return now.loss_by if now else no_update
-
-    wire = app.callback
-    table = [Output("config-grid", "rowData"), Output("config-grid", "columnDefs")]
-    switch = {**PAGE, "everything": Input("config-all", "checked")}
-    wire(*table, Output("config-note", "children"), inputs=switch)(config)
-    wire(Output("cost-grid", "rowData"), Output("cost-grid", "columnDefs"), inputs=PAGE)(cost)
-    wire(Output("loss-by", "value"), inputs=PAGE)(against)
+    app.callback(
+        Output("config-grid", "rowData"),
+        Output("config-grid", "columnDefs"),
+        Output("config-note", "children"),
+        Output("cost-grid", "rowData"),
+        Output("cost-grid", "columnDefs"),
+        Output("loss-by", "value"),
+        Input(seen_by("/runs"), "data"),
+        Input("config-all", "checked"),
+    )(tables)
 
 
 def _live(app: dash.Dash, runs: Runs) -> None:
@@ -315,13 +333,17 @@ def _clientside(app: dash.Dash) -> None:
 
     tabs = [{"tab": path} for path in controls.PAGES]
     places = ["balance", *(path[1:] for path in controls.PAGES if path != "/")]
+    sees = [*(seen_by(path) for path in controls.PAGES), "sees-table"]
     sink = Output("sink", "data", allow_duplicate=True)
     run(
-        "scheme",
+        "look",
         Output("scheme", "data"),
         Output("mantine", "forceColorScheme"),
+        *(Output(place, "data") for place in sees),
         Input("view", "data"),
+        Input("url", "pathname"),
         State("scheme", "data"),
+        *(State(place, "data") for place in sees),
     )
     run("address", *(Output(tab, "href") for tab in tabs), Input("view", "data"))
     run(
@@ -366,12 +388,6 @@ def _clientside(app: dash.Dash) -> None:
         Input("scrim", "n_clicks"),
         Input("layer", "value"),
         State("rail-box", "className"),
-        initial=False,
-    )
-    run(
-        "panel",
-        Output("sink", "data"),
-        Input({"panel": dash.ALL, "action": dash.ALL}, "n_clicks"),
         initial=False,
     )
     # Controls inside a page that is not always there tell their value by hand: an input that is

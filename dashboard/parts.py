@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import dash_mantine_components as dmc
 from dash import html
 
 from optgeom.geometry.catalogue import METRICS
@@ -33,42 +33,36 @@ def side_of(place: int, count: int) -> Side:
     return ("a", "b")[place] if place < 2 else "more"
 
 
-def help_mark(body: list[Any], *, label: str) -> dmc.HoverCard:
-    """Return a "?" that explains on hover and on focus.
+def help_mark(
+    text: str, *, formula: str = "", notes: Sequence[str] = (), label: str
+) -> html.Button:
+    """Return a "?" that explains on hover and on focus; the page's script draws the card.
 
     Args:
-        body: what the card holds.
+        text: how to read it.
+        formula: above it, in monospace.
+        notes: below it, muted: unit, source.
         label: the accessible name.
     """
-    button = html.Button("?", className="help", type="button", **{"aria-label": label})
-    return dmc.HoverCard(
-        [dmc.HoverCardTarget(button), dmc.HoverCardDropdown(body, className="help-card")],
-        width=320,
-        shadow="none",
-        withArrow=False,
-        position="bottom-start",
-        openDelay=120,
+    said = json.dumps({"formula": formula, "text": text, "notes": list(notes)})
+    return html.Button(
+        "?", className="help", type="button", **{"aria-label": label, "data-help": said}
     )
 
 
-def metric_help(name: str) -> dmc.HoverCard:
+def metric_help(name: str) -> html.Button:
     """Return the "?" of one metric: formula, unit, reference, how to read it."""
     metric = METRICS[name]
-    lines: list[Any] = [html.Code(metric.formula), html.P(metric.help)]
     unit = "no unit" if metric.unit in ("", "1") else metric.unit
-    lines.append(html.P(f"unit: {unit}", className="quiet"))
-    if metric.reference:
-        lines.append(html.P(f"source: {metric.reference}", className="quiet"))
-    return help_mark(lines, label=f"What {metric.title} means")
+    notes = [f"unit: {unit}", *([f"source: {metric.reference}"] if metric.reference else [])]
+    label = f"What {metric.title} means"
+    return help_mark(metric.help, formula=metric.formula, notes=notes, label=label)
 
 
-def text_help(text: str, *, formula: str = "", reference: str = "", label: str) -> dmc.HoverCard:
+def text_help(text: str, *, formula: str = "", reference: str = "", label: str) -> html.Button:
     """Return the "?" of a figure."""
-    lines: list[Any] = [html.Code(formula)] if formula else []
-    lines.append(html.P(text))
-    if reference:
-        lines.append(html.P(f"source: {reference}", className="quiet"))
-    return help_mark(lines, label=label)
+    notes = [f"source: {reference}"] if reference else []
+    return help_mark(text, formula=formula, notes=notes, label=label)
 
 
 def empty(title: str, text: str, code: str) -> html.Div:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import dash_mantine_components as dmc
 from dash import dcc, html
 
 from optgeom.dashboard.looks import run_heading
 from optgeom.dashboard.parts import text_help
-from optgeom.dashboard.sending import Marks, changes
+from optgeom.dashboard.sending import Marks, fresh
+from optgeom.figures.empty import empty
+from optgeom.figures.reading import Missing
 from optgeom.figures.theme import CONFIG, HEIGHT, ThemeName, theme_of
 
 if TYPE_CHECKING:
@@ -25,14 +26,8 @@ if TYPE_CHECKING:
     from optgeom.dashboard.looks import Seen
     from optgeom.dashboard.view import View
     from optgeom.figures.theme import Theme
+    from optgeom.traces.errors import OptgeomError
 
-ACTIONS = {
-    "png": "Save as PNG",
-    "svg": "Save as SVG",
-    "csv": "Save data as CSV",
-    "link": "Copy link to this view",
-    "full": "Full width",
-}
 # Before the first answer: no axes, no ground of its own.
 _BLANK: dict[str, Any] = {
     "data": [],
@@ -71,7 +66,8 @@ class Picture:
         words: the text alternative.
         run: the column of the run that it is of, A first; None where it draws all shown runs.
             Its title on the page is that run's name.
-        bar: the labels of the colour bar that the page draws for this figure and its neighbours.
+        bar: the labels of the colour bar that the page draws for this figure and its neighbours,
+            each with its place from 0 to 1.
     """
 
     name: str
@@ -83,24 +79,19 @@ class Picture:
     words: Callable[[Any], str]
     note: Callable[[Seen, View], str] = lambda seen, view: ""
     run: int | None = None
-    bar: Callable[[Seen], Sequence[str]] | None = None
+    bar: Callable[[Seen], Sequence[tuple[float, str]]] | None = None
     height: int = HEIGHT
 
 
 def panel(picture: Picture, *, className: str = "") -> html.Section:
     """Return a picture's place on its page: title, "?", note, menu, graph, text alternative."""
     name = picture.name
-    items = [
-        dmc.MenuItem(text, id={"panel": name, "action": action}) for action, text in ACTIONS.items()
-    ]
-    button = html.Button(
+    # One button instead of a menu of components: the page's script opens the menu beside it.
+    menu = html.Button(
         "\N{MIDLINE HORIZONTAL ELLIPSIS}",
-        className="icon",
+        className="icon menu-button",
         type="button",
-        **{"aria-label": f"Menu of the figure {picture.title}"},
-    )
-    menu = dmc.Menu(
-        [dmc.MenuTarget(button), dmc.MenuDropdown(items)], position="bottom-end", shadow="none"
+        **{"aria-label": f"Menu of the figure {picture.title}", "data-panel": name},
     )
     explain = picture.explain
     head = [
@@ -126,9 +117,7 @@ def panel(picture: Picture, *, className: str = "") -> html.Section:
     return html.Section(
         [
             html.Div(head, className="panel-head"),
-            html.Div(graph, role="img", **{"aria-describedby": f"{name}-words"}),
-            html.P(id=f"{name}-words", className="words"),
-            dcc.Store(id=f"{name}-marks"),
+            html.Div(graph, role="img", **{"aria-label": picture.title}),
         ],
         className=f"panel {className}".strip(),
         id=f"{name}-panel",
@@ -136,25 +125,59 @@ def panel(picture: Picture, *, className: str = "") -> html.Section:
     )
 
 
+def marks_of(group: Sequence[Picture]) -> str:
+    """Return the id of the store that holds the marks of figures that are drawn together."""
+    return f"{group[0].name}-marks"
+
+
+def stores(groups: Sequence[Sequence[Picture]]) -> html.Div:
+    """Return the stores of a page's groups; they come and go with its figures."""
+    return html.Div([dcc.Store(id=marks_of(group)) for group in groups])
+
+
 def answer(
     picture: Picture, runs: Runs, view: View, scheme: ThemeName, marks: Marks | None
-) -> dict[str, Any]:
-    """Return what a panel shows of a view: the keys are the outputs of its callback."""
+) -> tuple[dict[str, Any], Marks | None]:
+    """Return what a panel shows of a view, as far as the browser does not have it.
+
+    Args:
+        picture: the picture.
+        runs: the runs.
+        view: the view.
+        scheme: light or dark.
+        marks: of what the browser has of this panel; None where it has nothing.
+
+    Returns:
+        Values by the outputs of its callback, and the marks of what the browser has then.
+    """
     seen = picture.look(runs, view)
     if seen is None:
-        return {"style": {"display": "none"}}
+        return fresh({"style": {"display": "none"}}, None)
     drawn = picture.draw(seen, view, theme_of(scheme))
-    figure, after = changes(drawn, marks)
-    bar = {} if picture.bar is None else {"bar": [html.Span(one) for one in picture.bar(seen)]}
+    # The text alternative travels within the figure; the page's script puts it in its place.
+    drawn.layout.meta = {**(drawn.layout.meta or {}), "words": picture.words(seen.what)}
     title: Any = picture.title
     if picture.run is not None:
         title = [run_heading(runs, view, picture.run), html.Span(title, className="panel-what")]
-    return {
+    parts = {
         "style": {},
-        "figure": figure,
         "box": {"height": f"{drawn.layout.height or picture.height}px"},
-        "marks": after,
         "title": title,
         "note": picture.note(seen, view),
-        "words": picture.words(seen.what),
-    } | bar
+    }
+    if picture.bar is not None:
+        parts["bar"] = [_bar_label(at, text) for at, text in picture.bar(seen)]
+    return fresh(parts, marks, drawn)
+
+
+def _bar_label(at: float, text: str) -> html.Span:
+    # A label at an end of the bar stays within it.
+    end = "low" if at < 0.02 else "high" if at > 0.98 else None
+    return html.Span(text, className=end, style={"left": f"{100 * at:.1f}%"})
+
+
+def failed(error: OptgeomError, scheme: ThemeName) -> tuple[dict[str, Any], Marks | None]:
+    """Return what a panel shows that could not be read: the cause, in its place."""
+    figure = empty([Missing(f"Could not draw this: {error}", "")], theme_of(scheme))
+    figure.layout.meta = {"words": f"Could not draw this: {error}."}
+    return fresh({"style": {}, "note": ""}, None, figure)

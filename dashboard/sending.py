@@ -1,4 +1,4 @@
-"""What of a figure travels: the parts that the browser does not have yet.
+"""What of a panel travels: the parts that the browser does not have yet.
 
 The browser keeps, beside each graph, the marks (digests) of what it was sent; the server keeps
 nothing. A new step then sends the longer lines, a moved cursor one shape, an unchanged figure
@@ -12,39 +12,53 @@ import json
 from typing import Any
 
 import plotly.graph_objects as go
-from dash import Patch, no_update
+from dash import Patch
 
 Marks = dict[str, Any]
-"""``layout``: digest by key; ``data``: the same, one dict per trace."""
+"""Digests of what the browser has: ``parts`` by name, ``layout`` by key, ``data``: one dict per
+trace."""
 
 
-def changes(figure: go.Figure, before: Marks | None) -> tuple[Any, Any]:
-    """Return what to send of a figure, and the marks of what the browser has then.
+def fresh(
+    parts: dict[str, Any], before: Marks | None, figure: go.Figure | None = None
+) -> tuple[dict[str, Any], Marks]:
+    """Return what to send of a panel, and the marks of what the browser has then.
 
     Args:
-        figure: the figure as it shall be.
+        parts: what stands around the figure, by name.
         before: the marks of what the browser has; None where it has nothing.
+        figure: the figure as it shall be; None where the panel has none.
 
     Returns:
-        The whole figure as JSON where its structure changed, a ``Patch`` of the changed keys, or
-        ``no_update``; and the new marks, ``no_update`` where they are as before.
+        The parts that are new, and under ``figure`` the whole figure as JSON where its structure
+        changed, or a ``Patch`` of the keys that did; and the marks.
     """
-    whole = figure.to_plotly_json()
-    layout, data = whole["layout"], whole["data"]
-    marks: Marks = {"layout": _marked(layout), "data": [_marked(one) for one in data]}
-    if before == marks:
-        return no_update, no_update
-    if before is None or _structure(before) != _structure(marks) or _retyped(before, marks):
-        return whole, marks
-    patch = Patch()
-    for key, mark in marks["layout"].items():
+    had = (before or {}).get("parts", {})
+    marks: Marks = {"parts": _marked(parts)}
+    found = {name: one for name, one in parts.items() if had.get(name) != marks["parts"][name]}
+    if figure is not None:
+        whole = figure.to_plotly_json()
+        marks["layout"] = _marked(whole["layout"])
+        marks["data"] = [_marked(one) for one in whole["data"]]
+        if before is None or _structure(before) != _structure(marks) or _retyped(before, marks):
+            found["figure"] = whole
+        elif (patch := _patch(whole, before, marks)) is not None:
+            found["figure"] = patch
+    return found, marks
+
+
+def _patch(whole: dict[str, Any], before: Marks, after: Marks) -> Patch | None:
+    patch, any_change = Patch(), False
+    for key, mark in after["layout"].items():
         if before["layout"][key] != mark:
-            patch["layout"][key] = layout[key]
-    for place, one in enumerate(marks["data"]):
+            patch["layout"][key] = whole["layout"][key]
+            any_change = True
+    for place, one in enumerate(after["data"]):
         for key, mark in one.items():
             if before["data"][place][key] != mark:
-                patch["data"][place][key] = data[place][key]
-    return patch, marks
+                patch["data"][place][key] = whole["data"][place][key]
+                any_change = True
+    return patch if any_change else None
 
 
 def _marked(part: dict[str, Any]) -> dict[str, str]:
@@ -52,11 +66,17 @@ def _marked(part: dict[str, Any]) -> dict[str, str]:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str).encode()
+    text = json.dumps(value, sort_keys=True, default=_plain).encode()
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
+def _plain(value: Any) -> Any:
+    return value.to_plotly_json() if hasattr(value, "to_plotly_json") else str(value)
+
+
 def _structure(marks: Marks) -> tuple[Any, ...]:
+    if "layout" not in marks:
+        return ()
     return set(marks["layout"]), [set(one) for one in marks["data"]]
 
 

@@ -28,6 +28,17 @@ def extent(*blocks: npt.NDArray[np.floating]) -> tuple[float, float] | None:
     return float(min(block.min() for block in some)), float(max(block.max() for block in some))
 
 
+def usual_low(*blocks: npt.NDArray[np.floating]) -> float | None:
+    """Return the value that one in twenty is below; None where there is none.
+
+    A logarithmic scale down to the very smallest value is all for that one: the first step of
+    NorMuon has a CV of 1e-7, every later one of 0.1.
+    """
+    finite = [block[np.isfinite(block)].ravel() for block in blocks]
+    every = np.concatenate(finite) if finite else NO_FLOATS
+    return float(np.quantile(every, 0.05)) if every.size else None
+
+
 def quantiles(values: Floats, *shares: float) -> list[Floats]:
     """Return quantiles of each row, (k, n) values to (k,) each; NaN where a row has no number.
 

@@ -19,6 +19,7 @@ from optgeom.figures.arrays import (
     extent,
     quantiles,
     small_whole,
+    usual_low,
 )
 from optgeom.figures.cells import Cells, cells
 from optgeom.figures.columns import Columns
@@ -54,6 +55,7 @@ class LayerMapInfo(NamedTuple):
         values: (rows, columns); NaN where there is none.
         at: the captured step that each value is of, -1 where there is none.
         extent: the smallest and largest value over all steps; None where there is none.
+        usual: the value that one in twenty is below.
         ends: where the step axis begins and ends.
         span: the zoom; None for all steps.
         missing: what the run lacks.
@@ -68,6 +70,7 @@ class LayerMapInfo(NamedTuple):
     values: Floats
     at: Ints
     extent: tuple[float, float] | None
+    usual: float
     ends: Span
     span: Span | None
     missing: tuple[Missing, ...]
@@ -103,6 +106,7 @@ def info(
             values=NO_FLOAT_CELLS,
             at=NO_INT_CELLS,
             extent=None,
+            usual=0.0,
             ends=reach([], span),
             span=span,
             missing=(absent,),
@@ -127,6 +131,7 @@ def info(
         values,
         at,
         known,
+        usual_low(every.values) or 0.0,
         reach([steps], span),
         span,
         (),
@@ -194,12 +199,19 @@ def _logarithmic(known: tuple[float, float] | None) -> bool:
 
 
 def shared_scale(infos: Iterable[LayerMapInfo]) -> Scale:
-    """Return the colour scale of several runs side by side; logarithmic where values allow it."""
-    known = [one.extent for one in infos if one.extent is not None]
+    """Return the colour scale of several runs side by side.
+
+    It is logarithmic where no value is negative and they span more than a factor of 4; down to a
+    quarter of what one in twenty is below, since the rest would have all the colours.
+    """
+    known = [(one.extent, one.usual) for one in infos if one.extent is not None]
     if not known:
         return Scale(0.0, 1.0, False)
-    low, high = min(one[0] for one in known), max(one[1] for one in known)
-    return Scale(low, high, _logarithmic((low, high)))
+    low, high = min(of[0] for of, _ in known), max(of[1] for of, _ in known)
+    usual = min(one for _, one in known)
+    if low >= 0 and 0 < 4 * usual < high:
+        return Scale(max(low, usual / 4), high, True, low < usual / 4)
+    return Scale(low, high, False)
 
 
 def plot(
@@ -251,6 +263,8 @@ def plot(
     ]
     if colorbar:
         ticks = [(tick, number(tick)) for tick in scale.ticks()]
+        if scale.below:
+            ticks[0] = (ticks[0][0], f"{ticks[0][1]} or less")
         data.append(bar(scale, theme, "sequential", ticks=ticks, title=metric.title))
     top = 28 if colorbar else ABOVE
     height = max(160, round(edges[-1]) + top + BELOW)

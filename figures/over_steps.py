@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from optgeom.figures import tables
-from optgeom.figures.arrays import Flags, Floats, Ints, extent, quantiles
+from optgeom.figures.arrays import Flags, Floats, Ints, extent, quantiles, usual_low
 from optgeom.figures.cells import cells
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import bound, hover_format, number, whole
@@ -62,9 +62,10 @@ class MetricInfo(NamedTuple):
         layer: the layer.
         metric: the column.
         stage: the stage of the metric.
-        logarithmic: whether the values span more than a factor of 20.
+        logarithmic: whether the values span more than a factor of 20, one in twenty aside.
         curves: one per run that has a number.
-        extent: the smallest and largest value over all steps, bands included.
+        extent: the smallest and largest value over all steps, bands included; where it is
+            logarithmic, no lower than a tenth of what one in twenty is below.
         ends: where the step axis begins and ends.
         span: the zoom; None for all steps.
         missing: what runs lack.
@@ -113,16 +114,21 @@ def info(
             missing.append(nothing_in(trace, title=title, stage=stage, table=table, layer=layer))
         else:
             curves.append(curve)
-    own = extent(*(curve.values for curve in curves))
+    own = [curve.values for curve in curves]
     everything = extent(*(part for one in curves for part in (one.values, one.low, one.high)))
+    low, high = everything or (0.0, 1.0)
+    usual, top = usual_low(*own), extent(*own)
+    logarithmic = low >= 0 and usual is not None and top is not None and 0 < 20 * usual < top[1]
+    if logarithmic and usual is not None:
+        low = max(low, usual / 10)
     return MetricInfo(
         title,
         described,
         metric,
         stage,
-        own is not None and own[0] > 0 and own[1] > 20 * own[0],
+        logarithmic,
         tuple(_within(curve, span) for curve in curves),
-        everything or (0.0, 1.0),
+        (low, high),
         reach((curve.steps for curve in curves), span),
         span,
         tuple(missing),
@@ -176,7 +182,7 @@ def plot(
     if not what.curves:
         return empty(what.missing, theme, height=height)
     low, high = what.extent
-    logarithmic = what.logarithmic and low > 0
+    logarithmic = what.logarithmic
     if logarithmic:
         ends = (float(np.log10(low)) - 0.05, float(np.log10(high)) + 0.05)
     else:

@@ -27,11 +27,13 @@ class Scale(NamedTuple):
         low: the value of the first colour; lower ones have it too.
         high: the value of the last colour.
         logarithmic: whether equal ratios are equally far apart.
+        below: whether there are values below ``low``.
     """
 
     low: float
     high: float
     logarithmic: bool
+    below: bool = False
 
     def ticks(self) -> list[float]:
         """Return round values on the scale, for the labels of its bar.

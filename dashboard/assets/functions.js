@@ -4,6 +4,7 @@
   const skip = () => window.dash_clientside.no_update;
   const { touch, page } = window.optgeom;
   const PAGES = ["/", "/spectra", "/layers", "/runs"];
+  const here = () => (PAGES.includes(page()) ? page() : "/");
   let waited = 0;
 
   const preferred = () =>
@@ -11,12 +12,19 @@
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     optgeom: {
-      scheme: (view, before) => {
+      // Each page looks at a store of its own, which follows the view while the page is shown: a
+      // page that is not shown asks for nothing.
+      look: (view, path, before, ...had) => {
         window.optgeom.answered(view);
         const asked = new URLSearchParams(window.location.search).get("theme");
         const wanted = view ? view.theme : asked;
         const scheme = wanted === "dark" || wanted === "light" ? wanted : preferred();
-        return scheme === before ? [skip(), skip()] : [scheme, scheme];
+        const now = view && { q: view.q, token: view.token, scheme };
+        // The last one is the table of neurons, which looks only while it is open.
+        const shown = [...PAGES.map((one) => one === here()), here() === "/" && view?.table];
+        const sees = shown.map((one, i) =>
+          view && one && JSON.stringify(now) !== JSON.stringify(had[i]) ? now : skip());
+        return [...(scheme === before ? [skip(), skip()] : [scheme, scheme]), ...sees];
       },
 
       // Replaced, not pushed: the way back leads to the page before, not through every step.
@@ -27,12 +35,11 @@
       },
 
       route: () => {
-        const here = PAGES.includes(page()) ? page() : "/";
-        const name = here.slice(1) || "balance";
+        const name = here().slice(1) || "balance";
         document.title = `${name[0].toUpperCase()}${name.slice(1)} \u00b7 optgeom`;
         return [
-          ...PAGES.map((path) => (path === here ? {} : { display: "none" })),
-          ...PAGES.map((path) => (path === here ? "tab active" : "tab")),
+          ...PAGES.map((path) => (path === here() ? {} : { display: "none" })),
+          ...PAGES.map((path) => (path === here() ? "tab active" : "tab")),
           `bar on-${name}`,
         ];
       },
@@ -68,13 +75,6 @@
         const asked = window.dash_clientside.callback_context.triggered_id === "rail-button";
         const open = asked && !before.includes("open");
         return [open ? "rail open" : "rail", open ? "scrim open" : "scrim"];
-      },
-
-      panel: () => {
-        const from = window.dash_clientside.callback_context.triggered_id;
-        const value = window.dash_clientside.callback_context.triggered[0]?.value;
-        if (from && value) window.optgeom.act(from.panel, from.action);
-        return skip();
       },
 
       metric: (metric, view) => {

@@ -86,6 +86,10 @@
     for (const plot of graphs()) {
       if (known.has(plot) || !plot.on) continue;
       known.add(plot);
+      plot.on("plotly_afterplot", () => {
+        const words = plot.layout?.meta?.words;
+        if (words) plot.closest('[role="img"]').setAttribute("aria-label", words);
+      });
       plot.on("plotly_hover", (event) => {
         window.clearTimeout(rest);
         if (overSteps(plot) && event.points?.[0]) cross(plot, stepOf(event.points[0]));

@@ -52,7 +52,7 @@
     );
   };
 
-  window.optgeom.act = (name, action) => {
+  const act = (name, action) => {
     const section = document.getElementById(`${name}-panel`);
     const plot = section && section.querySelector(".js-plotly-plot");
     if (!plot) return;
@@ -67,4 +67,61 @@
       window.dispatchEvent(new Event("resize"));
     }
   };
+
+  const ACTIONS = {
+    png: "Save as PNG",
+    svg: "Save as SVG",
+    csv: "Save data as CSV",
+    link: "Copy link to this view",
+    full: "Full width",
+  };
+  let menu = null;
+
+  const close = (focus) => {
+    if (!menu) return;
+    const { node, button } = menu;
+    menu = null;
+    node.remove();
+    button.setAttribute("aria-expanded", "false");
+    if (focus) button.focus();
+  };
+
+  const open = (button) => {
+    const node = document.createElement("div");
+    node.className = "menu";
+    node.setAttribute("role", "menu");
+    for (const [action, text] of Object.entries(ACTIONS)) {
+      const item = document.createElement("button");
+      item.type = "button";
+      item.setAttribute("role", "menuitem");
+      item.textContent = text;
+      item.addEventListener("click", () => {
+        close(true);
+        act(button.dataset.panel, action);
+      });
+      node.append(item);
+    }
+    menu = { node, button };
+    button.setAttribute("aria-expanded", "true");
+    button.closest(".panel").append(node);
+    node.firstChild.focus();
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(".menu-button");
+    const again = button && menu?.button === button;
+    if (!event.target.closest?.(".menu")) close(false);
+    if (button && !again) open(button);
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (!menu) return;
+    const items = [...menu.node.children];
+    const at = items.indexOf(document.activeElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
+    if (event.key === "Escape" || event.key === "Tab") close(true);
+    else if (to !== undefined) items.at(to % items.length).focus();
+    else return;
+    event.preventDefault();
+  });
 })();

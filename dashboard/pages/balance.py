@@ -13,7 +13,7 @@ from optgeom.dashboard.history import history
 from optgeom.dashboard.looks import Seen, run_at, shared_ends, shown_step, step_of
 from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.parts import colour_bar, metric_help
-from optgeom.dashboard.picture import Explained, Picture, panel
+from optgeom.dashboard.picture import Explained, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import neuron_map, pairs, sorted_norms, spectra
 
@@ -27,7 +27,9 @@ MAP_HEIGHT = 280
 
 def layout() -> html.Div:
     """Return the page without its data."""
-    left, right, map_a, map_b, balance, condition = (panel(one) for one in PICTURES)
+    left, right, map_a, map_b, balance, condition = (
+        panel(one) for group in GROUPS for one in group
+    )
     table = html.Details(
         [
             html.Summary("Dominant and dormant neurons", id="neurons-open"),
@@ -39,6 +41,7 @@ def layout() -> html.Div:
     body = html.Div(
         [
             html.Div(id="headline"),
+            stores(GROUPS),
             html.Div(
                 [
                     html.Div([left, right], className="pair"),
@@ -127,9 +130,9 @@ def _neurons(place: int) -> Picture:
         name=f"map-{'ab'[place]}",
         title="Neurons over steps",
         explain=Explained(
-            text="One row per neuron, sorted by its mean norm over the shown steps, smallest at "
+            text="One row per neuron, sorted by its mean norm over all captures, smallest at "
             "the bottom; one column per capture. White (in the dark: black) moves like the mean. "
-            "Above 256 neurons or 200 captures a cell shows its entry farthest from 1. Click a "
+            "Above 256 neurons or 168 captures a cell shows its entry farthest from 1. Click a "
             "neuron to mark it in every figure, drag to zoom the steps, double-click for all.",
             formula="log2(rho_j / mean(rho))",
             reference="NorMuon, arXiv 2510.05491",
@@ -144,7 +147,7 @@ def _neurons(place: int) -> Picture:
 
 
 _ENDS = ("4 or more", "2", "1", "1/2", "1/4 or less")
-PICTURES = (
+_ALL = (
     Picture(
         name="norms",
         title="Neuron norms, sorted",
@@ -184,3 +187,5 @@ PICTURES = (
     history("balance", "neuron_norm_cv"),
     history("condition", "condition_number"),
 )
+GROUPS = (_ALL[:2], _ALL[2:])
+"""What is above the fold, and what is below: figures that are asked for and drawn together."""

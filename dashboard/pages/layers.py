@@ -11,10 +11,10 @@ from dash import html
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.looks import COLUMNS, Seen, run_at, shared_ends, step_of
 from optgeom.dashboard.parts import colour_bar
-from optgeom.dashboard.picture import Explained, Picture, panel
+from optgeom.dashboard.picture import Explained, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import layer_grid
-from optgeom.figures.formats import number
+from optgeom.figures.formats import number, short
 from optgeom.geometry.catalogue import METRICS
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def layout() -> html.Div:
     return html.Div(
         [
             html.Div(id="layers-head"),
+            stores(GROUPS),
             html.Div(
                 [
                     html.Div(
@@ -61,7 +62,7 @@ def layout() -> html.Div:
                         className="metric-row",
                     ),
                     colour_bar("sequential", (), across=True, id="layers-0-bar"),
-                    html.Div([panel(one) for one in PICTURES], className="columns"),
+                    html.Div([panel(one) for (one,) in GROUPS], className="columns"),
                 ],
                 className="figures",
             ),
@@ -112,8 +113,17 @@ def _draw(seen: Seen, view: View, theme: Theme) -> go.Figure:
     )
 
 
-def _bar(seen: Seen) -> list[str]:
-    return [number(tick) for tick in seen.scale.ticks()]
+def _bar(seen: Seen) -> list[tuple[float, str]]:
+    scale = seen.scale
+    ticks = scale.ticks()
+    if scale.below:
+        # The end of the scale is not the end of the values.
+        ticks = [one for one in ticks if scale.place(one) > 0.3]
+        return [
+            (0.0, f"{short(scale.low)} or less"),
+            *((scale.place(t), number(t)) for t in ticks),
+        ]
+    return [(scale.place(one), number(one)) for one in ticks]
 
 
 def _picture(place: int) -> Picture:
@@ -122,7 +132,7 @@ def _picture(place: int) -> Picture:
         title="Layers over steps",
         explain=Explained(
             text="One row per layer, kinds apart, depth downward; one column per capture. All runs "
-            "share one scale. Above 200 captures a cell shows the value farthest from the layer's "
+            "share one scale. Above 168 captures a cell shows the value farthest from the layer's "
             "median. Click a cell to open Balance there; drag to zoom the steps.",
         ),
         look=partial(_look, place),
@@ -135,4 +145,5 @@ def _picture(place: int) -> Picture:
     )
 
 
-PICTURES = tuple(_picture(place) for place in range(COLUMNS))
+GROUPS = tuple((_picture(place),) for place in range(COLUMNS))
+"""Each for itself: two of 200 layers together would make too large an answer."""

@@ -11,7 +11,7 @@ from optgeom.dashboard.capture import Row, configuration, cost
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.grids import grid
 from optgeom.dashboard.looks import Seen, step_of
-from optgeom.dashboard.picture import Explained, Picture, panel
+from optgeom.dashboard.picture import Explained, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import losses
 from optgeom.figures.formats import whole
@@ -31,6 +31,7 @@ def layout() -> html.Div:
     return html.Div(
         [
             html.Div(id="runs-head"),
+            stores(GROUPS),
             html.Div(
                 [
                     dmc.SegmentedControl(
@@ -109,7 +110,7 @@ LOSS = Picture(
     table=losses.table,
     words=losses.words,
 )
-PICTURES = (LOSS,)
+GROUPS = ((LOSS,),)
 
 
 def config_table(

@@ -13,7 +13,7 @@ from optgeom.dashboard.history import history
 from optgeom.dashboard.looks import COLUMNS, Seen, run_at, shared_ends, shown_step, step_of
 from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.parts import colour_bar
-from optgeom.dashboard.picture import Explained, Picture, panel
+from optgeom.dashboard.picture import Explained, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import spectra, spectrum_map
 from optgeom.figures.formats import number
@@ -28,10 +28,11 @@ LARGE, MAP_HEIGHT = 400, 280
 
 def layout() -> html.Div:
     """Return the page without its data."""
-    large, maps, histories = PICTURES[:COLUMNS], PICTURES[COLUMNS:-2], PICTURES[-2:]
+    large, maps, histories = GROUPS
     return html.Div(
         [
             html.Div(id="spectra-head"),
+            stores(GROUPS),
             html.Div(
                 [
                     html.Div([panel(one) for one in large], className="columns"),
@@ -84,11 +85,11 @@ def _draw_map(seen: Seen, view: View, theme: Theme) -> go.Figure:
     )
 
 
-def _bar(seen: Seen) -> list[str]:
+def _bar(seen: Seen) -> list[tuple[float, str]]:
     low = round(math.log10(seen.scale))
     powers = range(low, 1, 1 if low >= -4 else 2)
-    ends = [number(10.0**power) for power in powers]
-    return [f"{ends[0]} or less", *ends[1:-1], f"σᵢ / σ₁ = {ends[-1]}"]
+    ends = [(1 - power / low, number(10.0**power)) for power in powers]
+    return [(0.0, f"{ends[0][1]} or less"), *ends[1:-1], (1.0, f"σᵢ / σ₁ = {ends[-1][1]}")]
 
 
 def _pictures(place: int) -> tuple[Picture, Picture]:
@@ -115,7 +116,7 @@ def _pictures(place: int) -> tuple[Picture, Picture]:
         title="Spectrum over steps",
         explain=Explained(
             text="Every captured spectrum of the layer, one column each: the largest value on top, "
-            "the smallest at the bottom. Above 200 captures or 256 values a cell shows its "
+            "the smallest at the bottom. Above 168 captures or 256 values a cell shows its "
             "smallest. All columns share one scale.",
             formula="log10(s_i / s_1)",
         ),
@@ -131,9 +132,8 @@ def _pictures(place: int) -> tuple[Picture, Picture]:
 
 
 _EACH = [_pictures(place) for place in range(COLUMNS)]
-PICTURES = (
-    *(large for large, _ in _EACH),
-    *(over for _, over in _EACH),
-    history("spectra-condition", "condition_number"),
-    history("stable-rank", "stable_rank"),
+GROUPS = (
+    tuple(large for large, _ in _EACH),
+    tuple(over for _, over in _EACH),
+    (history("spectra-condition", "condition_number"), history("stable-rank", "stable_rank")),
 )

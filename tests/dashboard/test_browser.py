@@ -271,13 +271,11 @@ def test_a_panel_gives_its_data_and_its_picture(
         if row["run"] == "muon" and row["curve"] == "captured"
     }
     assert [mine[neuron] for neuron in range(len(norms))] == pytest.approx(norms / norms.mean())
-    page.wait_for_selector(".mantine-Menu-dropdown", state="detached")
     page.click("#spectrum-panel .panel-head .icon")
     with page.expect_download() as picture:
         page.click("text=Save as SVG")
     assert picture.value.suggested_filename == "optgeom-spectrum.svg"
     assert "<svg" in picture.value.path().read_text()
-    page.wait_for_selector(".mantine-Menu-dropdown", state="detached")
     page.click("#norms-panel .panel-head .icon")
     page.click("text=Full width")
     page.wait_for_function(

@@ -197,10 +197,9 @@ def test_every_figure_has_a_title_and_a_text_alternative(
     figures = page.locator('[role="img"] >> visible=true')
     assert figures.count() > 0
     for place in range(figures.count()):
-        described = figures.nth(place).get_attribute("aria-describedby")
-        words = page.inner_text(f"#{described}")
-        assert re.search(r"\d", words), described
-        assert words.rstrip().endswith("."), described
+        words = figures.nth(place).get_attribute("aria-label") or ""
+        assert re.search(r"\d", words), words
+        assert words.rstrip().endswith("."), words
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -297,3 +296,31 @@ def test_a_tab_that_nobody_sees_asks_for_nothing(open_page: Opener, address: str
     page.evaluate(script, False)
     with page.expect_request(re.compile("_dash-update-component")):
         pass
+
+
+def test_what_a_metric_means_is_said_on_hover_and_on_focus(open_page: Opener, address: str) -> None:
+    page = open_page(address).page
+    page.hover(".card .help >> nth=0")
+    page.wait_for_selector("#help-card")
+    assert "std(rho) / mean(rho)" in page.inner_text("#help-card")
+    box = page.locator("#help-card").bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 1440
+    page.mouse.move(5, 5)
+    page.wait_for_selector("#help-card", state="detached")
+    page.focus("#spectrum-panel .help")
+    page.wait_for_selector("#help-card")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#help-card", state="detached")
+
+
+def test_the_menu_of_a_figure_works_by_keys(open_page: Opener, address: str) -> None:
+    page = open_page(address).page
+    page.focus("#norms-panel .menu-button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".menu")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("() => document.activeElement.textContent") == "Save as SVG"
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".menu", state="detached")
+    assert page.evaluate("() => document.activeElement.className") == "icon menu-button"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,10 @@ from optgeom.figures import (
     spectra,
     spectrum_map,
 )
+from optgeom.figures.scales import Scale
 from optgeom.figures.steps import Span, shared_ends
 from optgeom.figures.theme import LIGHT
-from optgeom.traces.store import Traces
+from optgeom.traces.store import Traces, open_trace
 
 UP = "blocks.1.mlp.up.weight"
 OVER_STEPS: dict[str, tuple[Any, Callable[[Traces, Span | None], Any]]] = {
@@ -208,11 +211,37 @@ def test_runs_side_by_side_share_scale_and_axis(traces: Traces) -> None:
 
 def test_where_a_scale_is_not_logarithmic(traces: Traces) -> None:
     what = layer_grid.info(traces["muon"], "stable_rank")
-    near = what._replace(extent=(2.0, 7.9))
-    far = what._replace(extent=(2.0, 8.1))
-    assert not layer_grid.shared_scale([near]).logarithmic
-    assert layer_grid.shared_scale([near, far]).logarithmic
+    near = what._replace(extent=(1.9, 7.9), usual=2.0)
+    far = what._replace(extent=(1.9, 8.1), usual=2.0)
+    assert layer_grid.shared_scale([near]) == Scale(1.9, 7.9, False)
+    assert layer_grid.shared_scale([near, far]) == Scale(1.9, 8.1, True)
     assert not layer_grid.shared_scale([far, far._replace(extent=(-1.0, 1.0))]).logarithmic
+
+
+def test_one_tiny_value_does_not_take_all_the_colours(traces: Traces) -> None:
+    what = layer_grid.info(traces["muon"], "neuron_norm_cv")
+    for tiny in (1e-7, 0.0):
+        scale = layer_grid.shared_scale([what._replace(extent=(tiny, 0.5), usual=0.02)])
+        assert scale == Scale(0.005, 0.5, True, below=True)
+        figure = layer_grid.plot(what, theme=LIGHT, scale=scale)
+        assert figure.data[0].zmin == 0.005
+        assert figure.data[1].marker.colorbar.ticktext[0].endswith(" or less")
+
+
+def test_one_tiny_value_does_not_take_all_of_the_axis(fake: ModuleType, tmp_path: Path) -> None:
+    writer = fake.write_run(tmp_path / "x", "muon", blocks=1, steps=(0,), close=False)
+    for step, value in enumerate((1e-7, *[0.1] * 30, 0.4), start=1):
+        key = fake.Cell(step, "optimizer", "blocks.0.mlp.up.weight", "mlp.up", 0, "update")
+        ratio = {1e-7: 1e-7, 0.1: 0.1, 0.4: 4.0}[value]
+        measured = {"neuron_norm_cv": value, "neuron_norm_max_min": ratio, "status": "ok"}
+        writer.metrics(key, measured)
+    writer.close()
+    layer = "blocks.0.mlp.up.weight"
+    what = over_steps.info(open_trace(tmp_path / "x"), layer, "neuron_norm_cv")
+    assert not what.logarithmic
+    spread = over_steps.info(open_trace(tmp_path / "x"), layer, "neuron_norm_max_min")
+    assert spread.logarithmic
+    assert spread.extent[0] == pytest.approx(0.01)
 
 
 def test_bounds_are_hollow_and_prefixed(traces: Traces) -> None:
