@@ -72,14 +72,28 @@ class Segment:
         """Whether the footer holds a copy of all columns but the large ones."""
         return INDEX in self._notes
 
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Some columns of all rows, from the footer's copy where it has them all.
+    def index(self, names: Sequence[str] | None = None) -> pa.Table | None:
+        """The footer's copy of all columns but the large ones; None where it has none.
+
+        Args:
+            names: only these columns; None: all.
 
         Raises:
-            DamagedTrace: a byte of them changed.
+            DamagedTrace: it is of other rows.
         """
-        copied = self._from_index(names)
-        return self.read(self.groups, names) if copied is None else copied
+        if INDEX not in self._notes:
+            return None
+        try:
+            data = pa.py_buffer(base64.b64decode(self._notes[INDEX], validate=True))
+            there = pa.ipc.open_stream(data).schema.names
+            wanted = there if names is None else list(names)
+            options = pa.ipc.IpcReadOptions(included_fields=[there.index(one) for one in wanted])
+            table = pa.ipc.open_stream(data, options=options).read_all().select(wanted)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DamagedTrace(f"{self._name} is damaged: {_first_line(error)}") from error
+        if table.num_rows != self._metadata.num_rows:
+            raise DamagedTrace(f"{self._name} is damaged: its index is of {table.num_rows} rows")
+        return table
 
     def read(
         self, groups: Iterable[int], names: Sequence[str] | None = None, *, sums: bool = True
@@ -104,22 +118,6 @@ class Segment:
             )
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedTrace(f"{self._name} is damaged: {_first_line(error)}") from error
-
-    def _from_index(self, names: Sequence[str]) -> pa.Table | None:
-        if INDEX not in self._notes:
-            return None
-        try:
-            data = pa.py_buffer(base64.b64decode(self._notes[INDEX], validate=True))
-            there = pa.ipc.open_stream(data).schema.names
-            if not set(names) <= set(there):
-                return None
-            options = pa.ipc.IpcReadOptions(included_fields=[there.index(one) for one in names])
-            table = pa.ipc.open_stream(data, options=options).read_all().select(list(names))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DamagedTrace(f"{self._name} is damaged: {_first_line(error)}") from error
-        if table.num_rows != self._metadata.num_rows:
-            raise DamagedTrace(f"{self._name} is damaged: its index is of {table.num_rows} rows")
-        return table
 
     def _check(self, groups: Iterable[int]) -> None:
         missing = [one for one in groups if one not in self._checked]

@@ -31,7 +31,7 @@ class Order:
         """
         pair = self._pair()
         there = np.bincount(pair if kept is None else pair[kept])
-        return {self._named(one) for one in np.flatnonzero(there).tolist()}
+        return set(self._named(np.flatnonzero(there)))
 
     def rows(self, layer: int, stage: int) -> Codes:
         """The rows of a layer's stage by step, (k,); those of one step in their order."""
@@ -45,25 +45,25 @@ class Order:
     def _sort(self) -> dict[tuple[int, int], tuple[int, int]]:
         pair, steps = self._pair(), self._keys["step"].places
         if _is_apart(pair, steps):
-            order = np.lexsort((steps, pair))
+            # small integers are sorted in one pass, and rows mostly come by step already
+            order = np.argsort(pair.astype(np.min_scalar_type(int(pair.max()))), kind="stable")
+            if _is_apart(pair[order], steps[order]):
+                order = np.lexsort((steps, pair))
             pair = pair[order]
             self._sorted = order.astype(np.min_scalar_type(len(order)))
         starts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1])[: len(pair)])
-        ends = [*starts[1:].tolist(), len(pair)]
-        return {
-            self._named(one): (start, end)
-            for one, start, end in zip(pair[starts].tolist(), starts.tolist(), ends, strict=False)
-        }
+        ranges = zip(starts.tolist(), [*starts[1:].tolist(), len(pair)], strict=False)
+        return dict(zip(self._named(pair[starts]), ranges, strict=True))
 
     def _pair(self) -> Places:
         layers, stages = self._keys["layer"], self._keys["stage"]
         made: Places = layers.places.astype(np.int32) * np.int32(len(stages.values))
         return made + stages.places
 
-    def _named(self, pair: int) -> tuple[int, int]:
+    def _named(self, pairs: Places) -> list[tuple[int, int]]:
         layers, stages = self._keys["layer"].values, self._keys["stage"].values
-        layer, stage = divmod(pair, len(stages))
-        return int(layers[layer]), int(stages[stage])
+        layer, stage = np.divmod(pairs, max(len(stages), 1))
+        return list(zip(layers[layer].tolist(), stages[stage].tolist(), strict=True))
 
 
 def _is_apart(pair: Places, steps: Places) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from optgeom.traces.checked import Segment
-from optgeom.traces.columns import align, one_array, one_chunk
+from optgeom.traces.columns import align, one_array
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.keys import CELL, Keys
 from optgeom.traces.names import PartName
@@ -44,6 +44,7 @@ class SealedPart(Part):
             self._schema: pa.Schema = fields
             self._there = frozenset(segment.schema.names)
             self._ends = segment.ends
+            self._indexed = segment.indexed
             names = [one for one in CELL if one in fields.names]
             table = self._aligned(self._read_keys(segment, names), names, shown)
         keys = Keys.of(table, source.vocabulary, shown)
@@ -52,19 +53,27 @@ class SealedPart(Part):
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """See Part."""
+        there = [one for one in names if one in self._there]
+        if not there:
+            nulls = {one: pa.nulls(self.keys.rows, self.types[one]) for one in names}
+            return pa.table(nulls)
+        index = self._index()
+        if index is not None and set(there) <= set(index.schema.names):
+            return self._aligned(index.select(there), names, self.shown)
         with self._open() as segment:
-            table = segment.columns([one for one in names if one in self._there])
-        return self._aligned(table, names, self.shown)
+            return self._aligned(segment.read(segment.groups, there), names, self.shown)
 
     def list_at(self, name: str, row: int) -> Floats | None:
         """See Part; the lists of the whole row group are kept while there is room."""
+        if name not in self._there:
+            return None
         group = int(np.searchsorted(self._ends, row, side="right"))
         key = (self.token, name, group)
         lists: Lists | None = self.source.cache.get(key)
         if lists is None:
             with self._open() as segment:
-                column = one_chunk(segment.read([group], [name])).column(0)
-            lists = Lists.of(one_array(column), self.shown)
+                table = self._aligned(segment.read([group], [name]), [name], self.shown)
+            lists = Lists.of(one_array(table.column(0)), self.shown)
             self.source.cache.put(key, lists, lists.nbytes)
         return lists.at(row - self._start(group))
 
@@ -96,16 +105,30 @@ class SealedPart(Part):
         with file:
             yield Segment(file, self.shown, self.name.digest, self._checked)
 
+    def _index(self) -> pa.Table | None:
+        """What the footer has of the small columns: kept while there is room, for it is small."""
+        if not self._indexed:
+            return None
+        key = (self.token, "index")
+        found: pa.Table | None = self.source.cache.get(key)
+        if found is None:
+            with self._open() as segment:
+                found = segment.index()
+            if found is not None:
+                self.source.cache.put(key, found, found.nbytes)
+        return found
+
     def _start(self, group: int) -> int:
         return int(self._ends[group - 1]) if group else 0
 
     def _read_keys(self, segment: Segment, names: Sequence[str]) -> pa.Table:
         there = [one for one in names if one in self._there]
+        index = segment.index(there)
+        if index is not None:
+            return index
+        # the row groups' sums would read raw matrices: they are compared when one is asked
         raw = any(pa.types.is_binary(field.type) for field in segment.schema)
-        if raw and not segment.indexed:
-            # the row groups' sums would read the matrices: they are compared when one is asked
-            return segment.read(segment.groups, there, sums=False)
-        return segment.columns(there)
+        return segment.read(segment.groups, there, sums=not raw)
 
     def _aligned(self, table: pa.Table, names: Sequence[str], shown: str) -> pa.Table:
         return align(table, pa.schema([self._schema.field(one) for one in names]), shown)

@@ -54,7 +54,7 @@ class SegmentWriter:
                 self._buffered,
                 schema.with_metadata({"optgeom.schema": str(SCHEMA_VERSION)}),
                 use_dictionary=[field.name for field in schema if field.type == TEXT],
-                compression="none" if raw else "zstd",
+                compression="none" if raw else _codecs(schema, lists),
                 column_encoding=dict.fromkeys(lists, "BYTE_STREAM_SPLIT") or None,
                 write_statistics=_statistics(schema, lists, raw=raw),
                 write_page_checksum=True,
@@ -144,6 +144,14 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _codecs(schema: pa.Schema, lists: list[str]) -> str | dict[str, str]:
+    """Each leaf's. The small columns of many row groups are cheapest to write with LZ4."""
+    if not lists:
+        return "zstd"
+    others = [field.name for field in schema if field.type != FLOATS]
+    return dict.fromkeys(others, "lz4") | dict.fromkeys(lists, "zstd")
 
 
 def _statistics(schema: pa.Schema, lists: list[str], *, raw: bool) -> bool | list[str]:

@@ -70,7 +70,7 @@ analyses = rows("derived", {"x": values, "y": values, "late": values, "status": 
 attempts = st.lists(st.lists(records, max_size=14), min_size=1, max_size=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     runs=attempts,
     derived=st.lists(st.lists(analyses, min_size=1, max_size=6), max_size=2),
@@ -107,7 +107,7 @@ def test_any_records(
                     writer.close()
         trace = open_trace(folder)
         for number, found in enumerate(derived):
-            write_derived(trace, f"analysis-{number}", analysis(found, len(runs) - 1))
+            write_derived(trace, f"analysis-{number}", analysis(found, runs))
         assert follower is not None
         for one in (follower, trace, open_trace(folder)):
             one.refresh()
@@ -126,11 +126,22 @@ def put(writer: TraceWriter, row: Row) -> None:
         writer.spectrum(row.cell, None, row.values)
 
 
-def analysis(found: list[Row], attempt: int) -> pa.Table:
+def newest_of(runs: list[list[Row]]) -> dict[int, int]:
+    """Step -> the newest attempt that has a cell there."""
+    return {row.step: attempt for attempt, found in enumerate(runs) for row in found}
+
+
+def attempt_of(row: Row, runs: list[list[Row]]) -> int:
+    """Of a row of an analysis: the newest, or where its rank is 1 perhaps one that is hidden."""
+    several = sum(map(bool, runs)) > 1
+    return 0 if row.rank and several else newest_of(runs).get(row.step, 0)
+
+
+def analysis(found: list[Row], runs: list[list[Row]]) -> pa.Table:
     keys = [
         {
             "run": "r",
-            "attempt": attempt,
+            "attempt": attempt_of(row, runs),
             "step": row.step,
             "optimizer": "o",
             "layer": row.layer,
@@ -177,13 +188,17 @@ def check(trace: Trace) -> None:
 
 def check_recorded(trace: Trace, runs: list[list[Row]], derived: list[list[Row]]) -> None:
     """Axes and what is recorded, from the records themselves."""
-    newest = {row.step: attempt for attempt, found in enumerate(runs) for row in found}
+    newest = newest_of(runs)
     shown = [
         row for attempt, found in enumerate(runs) for row in found if newest[row.step] == attempt
     ]
-    last = len(runs) - 1
-    late = [row for found in derived for row in found if newest.get(row.step, last) == last]
-    owned = {name for found in derived[:1] for row in found for name in row.values}
+    late = [
+        row
+        for found in derived
+        for row in found
+        if newest.get(row.step, 0) == attempt_of(row, runs)
+    ]
+    having = [found for found in derived if any("late" in row.values for row in found)]
     for stage in STAGES:
         steps = sorted({row.step for row in shown if row.stage == stage})
         extra = sorted({row.layer for row in shown} - set(KNOWN))
@@ -199,9 +214,13 @@ def check_recorded(trace: Trace, runs: list[list[Row]], derived: list[list[Row]]
                 for row in late
                 if row.stage == stage and row.values.get(column) is not None
             }
-            if owner == "derived" and column in owned:
-                first = [row for row in derived[0] if row in late and row.stage == stage]
-                cells |= {(row.step, row.layer) for row in first}
+            if owner == "derived":
+                cells |= {
+                    (row.step, row.layer)
+                    for found in having[:1]
+                    for row in found
+                    if row in late and row.stage == stage
+                }
             there = {
                 (step, layer)
                 for i, step in enumerate(steps)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from optgeom.traces import layout, segment
-from optgeom.traces.errors import DamagedTrace
+from optgeom.traces.errors import DamagedTrace, NotCaptured
 from optgeom.traces.info import LayerInfo, RunInfo
-from optgeom.traces.schema import Cell
+from optgeom.traces.names import PartName
+from optgeom.traces.schema import Cell, table_schema
+from optgeom.traces.segment import SegmentWriter
 from optgeom.traces.store import Trace, open_trace
 from optgeom.traces.writer import TraceWriter
 
@@ -214,3 +218,44 @@ def test_lists_and_scalars_of_the_newest_attempt(
     assert trace.steps(WIDE[2].name, table="neurons").tolist() == [0, 1, 2]
     assert trace.steps(table="spectra").tolist() == [*range(5)]
     assert trace.grid("neuron_norm_cv").recorded.sum(axis=1).tolist() == [6, 6, 6, 2, 2]
+
+
+def test_columns_that_a_file_lacks_are_null(
+    path: Path, info: RunInfo, record: Record, cell: Callable[..., Cell]
+) -> None:
+    columns = {
+        "metrics": {**info.columns["metrics"], "fresh": "float64", "word": "string"},
+        "spectra": {**info.columns["spectra"], "bent": "float64", "bends": "string"},
+    }
+    changed = replace(info, columns=columns)
+    with TraceWriter(path, changed, start_step=5) as writer:
+        writer.metrics(cell(5, WIDE[1]), {"fresh": 2.0, "word": "new"})
+        writer.spectrum(cell(5, WIDE[1]), np.ones(200), {"bent": 3.0, "bends": "so"})
+    trace = open_trace(path)
+    for column, value in (("fresh", 2.0), ("bent", 3.0)):
+        grid = trace.grid(column)
+        assert grid.values[5, 1] == value
+        assert np.isnan(grid.values).sum() == grid.values.size - 1
+        assert grid.recorded[:5].all()
+    for column, word in (("word", "new"), ("bends", "so")):
+        words = trace.words(column)
+        assert words.words == (word,)
+        assert (words.codes >= 0).sum() == 1
+    assert trace.metrics().column("fresh").null_count == trace.metrics().num_rows - 1
+
+
+def test_a_table_without_its_lists_has_none(tmp_path: Path, info: RunInfo) -> None:
+    schema = table_schema("spectra", info.columns)
+    schema = schema.remove(schema.get_field_index("singular_values"))
+    TraceWriter(tmp_path, info).close()
+    row = {"run": "a", "attempt": 0, "step": 0, "optimizer": "o", "layer": WIDE[0].name}
+    row |= {"kind": "mlp.up", "stage": "update", "condition_number": 4.0}
+    (tmp_path / "spectra").mkdir()
+    made = SegmentWriter(tmp_path / "spectra", PartName(0, 0, 0), schema)
+    made.write(pa.Table.from_pylist([row], schema))
+    made.seal()
+    trace = open_trace(tmp_path)
+    assert trace.grid("condition_number").values[0, 0] == 4.0
+    assert trace.spectra(WIDE[0].name)[1] == []
+    with pytest.raises(NotCaptured, match="is null"):
+        trace.spectrum(0, WIDE[0].name)
