@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from optgeom.traces.keys import Codes, Keys
+from optgeom.traces.keys import CELL, Codes, Keys
 from optgeom.traces.part import Part
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -131,16 +131,19 @@ class CellIndex:
         return np.unique(np.concatenate(found))
 
     def repeated(self) -> int:
-        """How many rows stand for a cell that another row stands for too, but one of each cell."""
-        count = 0
-        for pair in self.pairs:
-            rows = self.rows(*pair)
-            keys = np.empty((len(rows), 3), np.int64)
-            for at, (number, row) in enumerate(rows):
-                part = self.parts[number].keys
-                keys[at] = [int(part[name][row]) for name in ("step", "attempt", "optimizer")]
-            count += len(rows) - len(np.unique(keys, axis=0))
-        return count
+        """How many rows stand for a cell that a row before them stands for."""
+        columns = []
+        for name in CELL:
+            found = [np.empty(0, np.int64)]
+            for part in self.parts:
+                mask = self.kept(part)
+                found.append(part.keys[name][slice(None) if mask is None else mask])
+            columns.append(np.concatenate(found))
+        order = np.lexsort(columns)
+        same = np.ones(max(len(order) - 1, 0), bool)
+        for codes in columns:
+            same &= codes[order][1:] == codes[order][:-1]
+        return int(same.sum())
 
     def kept(self, part: Part) -> Mask | None:
         """Which rows of a part are of the newest attempt, (n,); None: all."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,24 @@ def test_a_trace_answers_the_same_whatever_is_kept(trace_path: Path, limit: int)
         assert trace.metrics().equals(other.metrics())
         assert trace.scalars().equals(other.scalars())
         assert cache.nbytes <= limit
+
+
+def test_several_threads_get_what_one_gets(trace_path: Path) -> None:
+    def ask(trace: Trace) -> list[object]:
+        return [
+            trace.grid("neuron_norm_cv").values.tolist(),
+            trace.words("status").words,
+            [trace.neurons(layer.name)[1].tolist() for layer in trace.layers],
+            trace.metrics().to_pylist(),
+            trace.scalars("loss").to_pylist(),
+            trace.last_step,
+        ]
+
+    expected = ask(Trace(find(trace_path)))
+    for limit in (0, 2000, 1 << 20):
+        trace = Trace(find(trace_path), Cache(limit))
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(ask, [trace] * 8)) == [expected] * 8
 
 
 def test_traces_of_a_folder_share_one(trace_path: Path, info: RunInfo) -> None:
