@@ -14,7 +14,8 @@ import pyarrow as pa
 from dash import dcc, html
 
 from optgeom.dashboard import controls, state
-from optgeom.dashboard.callbacks import PICTURES, register, seen_by
+from optgeom.dashboard.callbacks import PICTURES, register
+from optgeom.dashboard.clientside import all_seen
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.download import serve_csv
 from optgeom.dashboard.pages import balance
@@ -74,9 +75,7 @@ def _layout(runs: Runs) -> Any:
         [
             dcc.Location(id="url", refresh=False),
             dcc.Store(id="view"),
-            dcc.Store(id="scheme"),
-            *(dcc.Store(id=seen_by(path)) for path in controls.PAGES),
-            dcc.Store(id="sees-table"),
+            *(dcc.Store(id=place) for place in all_seen()),
             dcc.Store(id="token", data=token),
             dcc.Store(id="touched"),
             dcc.Store(id="sink"),

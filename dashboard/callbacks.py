@@ -5,25 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dash
-from dash import ClientsideFunction, Input, Output, State, ctx, no_update
+from dash import Input, Output, State, ctx, no_update
 
-from optgeom.dashboard import (
-    controls,
-    headline,
-    neurons,
-)
+from optgeom.dashboard import headline, neurons
+from optgeom.dashboard.clientside import run_in_browser, seen_by
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.live import Live
 from optgeom.dashboard.pages import balance, layers, spectra
 from optgeom.dashboard.pages import runs as runs_page
 from optgeom.dashboard.parts import metric_help
-from optgeom.dashboard.picture import Picture, answer, failed, marks_of
-from optgeom.dashboard.sending import Marks
-from optgeom.dashboard.state import chosen, control_values, report_problem, resolved, untold
+from optgeom.dashboard.picture import Group, Picture, answer, failed
+from optgeom.dashboard.sending import Marks, fresh
+from optgeom.dashboard.state import control_values, report_problem, resolved, touched, untold
 from optgeom.dashboard.view import View, parse, search
 from optgeom.figures.theme import ThemeName
 from optgeom.traces.errors import OptgeomError
@@ -33,7 +30,10 @@ ROOMS = {"/": balance, "/spectra": spectra, "/layers": layers, "/runs": runs_pag
 """The module of each page."""
 
 PICTURES: dict[str, Picture] = {
-    picture.name: picture for room in ROOMS.values() for group in room.GROUPS for picture in group
+    picture.name: picture
+    for room in ROOMS.values()
+    for group in room.GROUPS
+    for picture in group.pictures
 }
 """Every figure of every page, by name."""
 
@@ -47,22 +47,13 @@ def register(app: dash.Dash, runs: Runs) -> None:
     _controls(app, runs)
     for path, room in ROOMS.items():
         for group in room.GROUPS:
-            _pictures(app, runs, path, group)
+            _pictures(app, runs, seen_by(path, still=group.still), group)
     _mount(app)
     _balance(app, runs)
     _others(app, runs)
     _runs(app, runs)
     _live(app, runs)
-    _clientside(app)
-
-
-def seen_by(page: str) -> str:
-    """Return the id of the store that a page looks at: the view, only while the page is shown.
-
-    >>> seen_by("/"), seen_by("/runs")
-    ('sees-balance', 'sees-runs')
-    """
-    return f"sees-{page.strip('/') or 'balance'}"
+    run_in_browser(app)
 
 
 def now_at(sees: Stored) -> View:
@@ -76,6 +67,10 @@ def now_at(sees: Stored) -> View:
     return parse(sees["q"])
 
 
+# The controls that a reader can set; what they show comes back with every question.
+SETTABLE = ("a", "b", "more", "layer", "stage", "slider")
+
+
 def only_new(values: dict[str, Any], before: Stored, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the controls' values without those that the browser has already.
 
@@ -87,11 +82,10 @@ def only_new(values: dict[str, Any], before: Stored, given: Mapping[str, Any]) -
         before: the view that the browser has.
         given: what the browser's controls show.
     """
-    settable = ("a", "b", "more", "layer", "stage", "slider")
-    marks = {name: _mark(one) for name, one in values.items() if name not in (*settable, "view")}
+    marks = {name: _mark(one) for name, one in values.items() if name not in (*SETTABLE, "view")}
     had = (before or {}).get("marks", {})
     same = {name for name, mark in marks.items() if had.get(name) == mark}
-    same |= {name for name in settable if before and given.get(name) == values[name]}
+    same |= {name for name in SETTABLE if before and given.get(name) == values[name]}
     values["view"]["marks"] = marks
     return {name: no_update if name in same else value for name, value in values.items()}
 
@@ -128,46 +122,44 @@ def _controls(app: dash.Dash, runs: Runs) -> None:
     }
     inputs = {
         "url": Input("url", "search"),
-        "a": Input("run-a", "value"),
-        "b": Input("run-b", "value"),
-        "more": Input("more", "value"),
-        "layer": Input("layer", "value"),
-        "stage": Input("stage", "value"),
-        "slider": Input("slider", "value"),
-        "touched": Input("touched", "data"),
-        "swap": Input("swap", "n_clicks"),
-        "theme": Input("theme", "n_clicks"),
+        "touches": Input("touched", "data"),
         "token": Input("token", "data"),
     }
+    state = {
+        "before": State("view", "data"),
+        "given": {name: State(outputs[name].component_id, "value") for name in SETTABLE},
+    }
 
-    def update(**given: Any) -> dict[str, Any]:
-        before = given["before"]
-        view = parse(before["q"]) if before else parse(given["url"])
-        given["steps"] = before["steps"] if before else []
-        given["told"] = before["touched"] if before else 0
-        trigger = ctx.triggered_id if before else "url"
-        told = max([given["told"], *(one["number"] for one in untold(given["touched"], 0))])
+    def update(
+        url: str, touches: Any, token: str | None, before: Stored, given: dict[str, Any]
+    ) -> dict[str, Any]:
+        if before is None or ctx.triggered_id == "url":
+            view = parse(url)
+        else:
+            view = parse(before["q"])
+            for one in untold(touches, before["touched"]):
+                view = touched(view, one, before["steps"])
+        told = max((one["number"] for one in untold(touches, 0)), default=0)
         with runs.lock:
-            after = resolved(runs, chosen(trigger, view, given))
-            same = before and search(after) == before["q"] and given["token"] == before["token"]
-            if same and trigger != "url" and told == given["told"]:
-                raise dash.exceptions.PreventUpdate
-            values = control_values(runs, after, given["token"], told=told)
-            return only_new(values, before, given)
+            after = resolved(runs, view)
+            if before and ctx.triggered_id != "url":
+                known = (search(after), token, told)
+                if known == (before["q"], before["token"], before["touched"]):
+                    raise dash.exceptions.PreventUpdate
+            return only_new(control_values(runs, after, token, told=told), before, given)
 
-    state = {"scheme": State("scheme", "data"), "before": State("view", "data")}
     app.callback(output=outputs, inputs=inputs, state=state)(update)
 
 
-def _pictures(app: dash.Dash, runs: Runs, page: str, group: Sequence[Picture]) -> None:
+def _pictures(app: dash.Dash, runs: Runs, place: str, group: Group) -> None:
     """Wire figures that are drawn together: one question and one answer for all of them."""
-    outputs: dict[str, Any] = {picture.name: picture_outputs(picture) for picture in group}
-    outputs["marks"] = Output(marks_of(group), "data")
+    outputs: dict[str, Any] = {one.name: picture_outputs(one) for one in group.pictures}
+    outputs["marks"] = Output(group.marks, "data")
 
     def draw(sees: Stored, marks: dict[str, Any] | None) -> dict[str, Any]:
         view = now_at(sees)
         found: dict[str, Any] = {"marks": {}}
-        for picture in group:
+        for picture in group.pictures:
             name = picture.name
             had = (marks or {}).get(name)
             new, found["marks"][name] = drawn(picture, runs, view, (sees or {})["scheme"], had)
@@ -176,8 +168,9 @@ def _pictures(app: dash.Dash, runs: Runs, page: str, group: Sequence[Picture]) -
 
     app.callback(
         output=outputs,
-        inputs={"sees": Input(seen_by(page), "data")},
-        state={"marks": State(marks_of(group), "data")},
+        inputs={"sees": Input(place, "data")},
+        state={"marks": State(group.marks, "data")},
+        prevent_initial_call=place.startswith(seen_by("/")),
     )(draw)
 
 
@@ -247,6 +240,7 @@ def _balance(app: dash.Dash, runs: Runs) -> None:
         Output("rail-values", "data"),
         inputs=sees,
         state={"had": State("rail-rows", "data")},
+        prevent_initial_call=True,
     )(head)
     wire(
         Output("neurons-box", "children"),
@@ -273,31 +267,44 @@ def _others(app: dash.Dash, runs: Runs) -> None:
         return options, now.metric, metric_help(now.metric)
 
     for page in ("spectra", "layers", "runs"):
-        sees = Input(seen_by(page), "data")
+        sees = Input(seen_by(page, still=page != "spectra"), "data")
         app.callback(Output(f"{page}-head", "children"), sees)(heads(f"/{page}"))
     app.callback(
         Output("metric", "data"),
         Output("metric", "value"),
         Output("metric-help", "children"),
-        Input(seen_by("/layers"), "data"),
+        Input(seen_by("/layers", still=True), "data"),
     )(metric)
 
 
 def _runs(app: dash.Dash, runs: Runs) -> None:
-    def tables(sees: Stored, everything: bool | None) -> Any:
+    outputs = {
+        "rows": Output("config-grid", "rowData"),
+        "columns": Output("config-grid", "columnDefs"),
+        "note": Output("config-note", "children"),
+        "costs": Output("cost-grid", "rowData"),
+        "runs": Output("cost-grid", "columnDefs"),
+        "by": Output("loss-by", "value"),
+        "marks": Output("tables-marks", "data"),
+    }
+
+    def tables(sees: Stored, everything: bool | None, had: Any) -> dict[str, Any]:
         now = now_at(sees)
         config = runs_page.config_table(runs, now, everything=bool(everything))
-        return *config, *runs_page.cost_table(runs, now), now.loss_by
+        costs, columns = runs_page.cost_table(runs, now)
+        parts = dict(zip(("rows", "columns", "note"), config, strict=True))
+        parts |= {"costs": costs, "runs": columns, "by": now.loss_by}
+        # A grid that is sent again is built again, which takes longer than all the figures.
+        new, marks = fresh(parts, had)
+        return dict.fromkeys(outputs, no_update) | new | {"marks": marks}
 
     app.callback(
-        Output("config-grid", "rowData"),
-        Output("config-grid", "columnDefs"),
-        Output("config-note", "children"),
-        Output("cost-grid", "rowData"),
-        Output("cost-grid", "columnDefs"),
-        Output("loss-by", "value"),
-        Input(seen_by("/runs"), "data"),
-        Input("config-all", "checked"),
+        output=outputs,
+        inputs={
+            "sees": Input(seen_by("/runs", still=True), "data"),
+            "everything": Input("config-all", "checked"),
+        },
+        state={"had": State("tables-marks", "data")},
     )(tables)
 
 
@@ -324,85 +331,3 @@ def _live(app: dash.Dash, runs: Runs) -> None:
         Input("retry", "n_clicks"),
         prevent_initial_call=True,
     )(retry)
-
-
-def _clientside(app: dash.Dash) -> None:
-    def run(name: str, *wires: Any, initial: bool = True) -> None:
-        function = ClientsideFunction(namespace="optgeom", function_name=name)
-        app.clientside_callback(function, *wires, prevent_initial_call=not initial)
-
-    tabs = [{"tab": path} for path in controls.PAGES]
-    places = ["balance", *(path[1:] for path in controls.PAGES if path != "/")]
-    sees = [*(seen_by(path) for path in controls.PAGES), "sees-table"]
-    sink = Output("sink", "data", allow_duplicate=True)
-    run(
-        "look",
-        Output("scheme", "data"),
-        Output("mantine", "forceColorScheme"),
-        *(Output(place, "data") for place in sees),
-        Input("view", "data"),
-        Input("url", "pathname"),
-        State("scheme", "data"),
-        *(State(place, "data") for place in sees),
-    )
-    run("address", *(Output(tab, "href") for tab in tabs), Input("view", "data"))
-    run(
-        "route",
-        *(Output(f"page-{place}", "style") for place in places),
-        *(Output(tab, "className") for tab in tabs),
-        Output("bar", "className"),
-        Input("url", "pathname"),
-    )
-    run(
-        "rail",
-        sink,
-        Input("rail-rows", "data"),
-        Input("rail-values", "data"),
-        Input("view", "data"),
-        initial=False,
-    )
-    run("table", sink, Input("view", "data"), initial=False)
-    run(
-        "playing",
-        Output("play-clock", "disabled"),
-        Output("play-glyph", "className"),
-        Output("play", "title"),
-        Input("play", "n_clicks"),
-        State("play-clock", "disabled"),
-        initial=False,
-    )
-    run(
-        "advance",
-        Output("slider", "value", allow_duplicate=True),
-        Input("play-clock", "n_intervals"),
-        State("slider", "value"),
-        State("slider", "max"),
-        State("view", "data"),
-        initial=False,
-    )
-    run(
-        "drawer",
-        Output("rail-box", "className"),
-        Output("scrim", "className"),
-        Input("rail-button", "n_clicks"),
-        Input("scrim", "n_clicks"),
-        Input("layer", "value"),
-        State("rail-box", "className"),
-        initial=False,
-    )
-    # Controls inside a page that is not always there tell their value by hand: an input that is
-    # missing would keep the callback of all controls from running.
-    run("metric", sink, Input("metric", "value"), State("view", "data"), initial=False)
-    run("by", sink, Input("loss-by", "value"), State("view", "data"), initial=False)
-    run("everything", sink, Input("span-text", "n_clicks"), initial=False)
-    run("neuron", sink, Input("neurons", "cellClicked"), initial=False)
-    run(
-        "search",
-        Output("neurons", "dashGridOptions"),
-        Input("neurons-search", "value"),
-        State("neurons", "dashGridOptions"),
-        initial=False,
-    )
-    run(
-        "csv", Output("neurons", "exportDataAsCsv"), Input("neurons-csv", "n_clicks"), initial=False
-    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dash import dcc, html
 
@@ -125,14 +125,26 @@ def panel(picture: Picture, *, className: str = "") -> html.Section:
     )
 
 
-def marks_of(group: Sequence[Picture]) -> str:
-    """Return the id of the store that holds the marks of figures that are drawn together."""
-    return f"{group[0].name}-marks"
+class Group(NamedTuple):
+    """Figures of a page that are asked for and drawn together.
+
+    Attributes:
+        pictures: the figures.
+        still: whether they stay as they are while steps go by: their cursor is the page's own.
+    """
+
+    pictures: tuple[Picture, ...]
+    still: bool = False
+
+    @property
+    def marks(self) -> str:
+        """The id of the store that holds the marks of these figures."""
+        return f"{self.pictures[0].name}-marks"
 
 
-def stores(groups: Sequence[Sequence[Picture]]) -> html.Div:
+def stores(groups: Sequence[Group]) -> html.Div:
     """Return the stores of a page's groups; they come and go with its figures."""
-    return html.Div([dcc.Store(id=marks_of(group)) for group in groups])
+    return html.Div([dcc.Store(id=group.marks) for group in groups])
 
 
 def answer(
@@ -154,6 +166,7 @@ def answer(
     if seen is None:
         return fresh({"style": {"display": "none"}}, None)
     drawn = picture.draw(seen, view, theme_of(scheme))
+    _hide_cursor(drawn)
     # The text alternative travels within the figure; the page's script puts it in its place.
     drawn.layout.meta = {**(drawn.layout.meta or {}), "words": picture.words(seen.what)}
     title: Any = picture.title
@@ -168,6 +181,12 @@ def answer(
     if picture.bar is not None:
         parts["bar"] = [_bar_label(at, text) for at, text in picture.bar(seen)]
     return fresh(parts, marks, drawn)
+
+
+def _hide_cursor(figure: go.Figure) -> None:
+    """Take the chosen step's line out of a figure: the page draws it over all figures at once."""
+    if (figure.layout.meta or {}).get("x") == "step" and figure.layout.shapes:
+        figure.layout.shapes[0].update(visible=False, x0=0, x1=0)
 
 
 def _bar_label(at: float, text: str) -> html.Span:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, floor, isfinite
 from typing import Any, get_args
@@ -13,51 +13,13 @@ from dash import html
 
 from optgeom.dashboard import controls
 from optgeom.dashboard.data import Runs
-from optgeom.dashboard.view import STAGES, Against, View, parse, resolve, search, stops
+from optgeom.dashboard.view import STAGES, Against, Scheme, View, resolve, search, stops
 from optgeom.figures.formats import whole
 from optgeom.figures.reading import layer_in
 from optgeom.geometry.catalogue import METRICS
 from optgeom.traces.errors import OptgeomError
 
 logger = logging.getLogger(__name__)
-
-
-def chosen(trigger: str | None, view: View, given: dict[str, Any]) -> View:
-    """Return the view after one action of the reader.
-
-    Args:
-        trigger: the id of what was touched; None or ``url`` reads the address.
-        view: the view before.
-        given: the controls' values: url, a, b, more, layer, stage, slider, touched, scheme, steps,
-            and ``told``, the number of the last touch that the view answers to.
-    """
-    if trigger in (None, "url", ""):
-        return parse(given["url"])
-    if trigger == "touched":
-        for one in untold(given["touched"], given["told"]):
-            view = touched(view, one, given["steps"])
-        return view
-    if trigger == "run-a":
-        other = view.a if given["a"] == view.b else view.b
-        return replace(view, a=given["a"], b=other)
-    if trigger == "run-b":
-        if not given["b"]:
-            return replace(view, b=None, alone=True)
-        other = view.b if given["b"] == view.a else view.a
-        return replace(view, a=other or view.a, b=given["b"], alone=False)
-    if trigger == "swap":
-        return replace(view, a=view.b, b=view.a) if view.b else view
-    if trigger == "more":
-        return replace(view, more=tuple(given["more"] or ()))
-    if trigger == "layer" and given["layer"]:
-        return _at_layer(view, given["layer"])
-    if trigger == "stage":
-        return replace(view, stage=given["stage"] if given["stage"] in STAGES else "update")
-    if trigger == "slider" and given["steps"]:
-        return _at_stop(view, given["slider"] or 0, given["steps"])
-    if trigger == "theme":
-        return replace(view, theme="light" if given["scheme"] == "dark" else "dark")
-    return view
 
 
 def untold(touches: Any, told: int) -> list[Mapping[str, Any]]:
@@ -74,44 +36,80 @@ def untold(touches: Any, told: int) -> list[Mapping[str, Any]]:
 
 
 def touched(view: View, what: Mapping[str, Any], steps: Sequence[int]) -> View:
-    """Return the view after something inside a figure, the rail or a table was touched.
+    """Return the view after one action of the reader.
 
     Args:
         view: the view before.
-        what: one key and its value, as the browser sent it: ``layer`` (a name), ``step``, ``span``
-            (two numbers, None for all), ``neuron`` (None for none), ``table`` (open or not),
-            ``metric``, ``by``.
-        steps: the slider's stops; a step that was touched between two takes the nearest.
+        what: one key and its value, as the browser sent it: ``a`` and ``b`` (a run; None empties
+            run B), ``swap``, ``more`` (runs), ``layer``, ``stage``, ``step``, ``span`` (two
+            numbers, None for all steps), ``neuron`` (None for none), ``table`` (open or not),
+            ``theme``, ``metric``, ``by``.
+        steps: the slider's stops; a step between two of them takes the nearest.
     """
-    if isinstance(what.get("layer"), str):
-        return _at_layer(view, what["layer"])
-    if _is_number(what.get("step")) and steps:
-        at = what["step"]
-        return _at_stop(view, min(range(len(steps)), key=lambda i: abs(steps[i] - at)), steps)
-    if "span" in what:
-        return replace(view, span=_span(what["span"]))
-    if "neuron" in what:
-        neuron = what["neuron"]
-        known = _is_number(neuron) and neuron >= 0 and neuron != view.neuron
-        return replace(view, neuron=int(neuron) if known else None)
-    if "table" in what:
-        return replace(view, table=bool(what["table"]))
-    if what.get("metric") in METRICS:
-        return replace(view, metric=what["metric"])
-    if what.get("by") in get_args(Against):
-        return replace(view, loss_by=what["by"])
+    for key, value in what.items():
+        if key in _ACTIONS:
+            return _ACTIONS[key](view, value)
+        if key == "step" and _is_number(value) and steps:
+            return replace(view, step=min(steps, key=lambda one: abs(one - value)))
     return view
 
 
-def _at_layer(view: View, layer: str) -> View:
+def _run_a(view: View, run: Any) -> View:
+    if not isinstance(run, str):
+        return view
+    return replace(view, a=run, b=view.a if run == view.b else view.b)
+
+
+def _run_b(view: View, run: Any) -> View:
+    if not isinstance(run, str) or not run:
+        return replace(view, b=None, alone=True)
+    other = view.b if run == view.a else view.a
+    return replace(view, a=other or view.a, b=run, alone=False)
+
+
+def _swap(view: View, _: Any) -> View:
+    return replace(view, a=view.b, b=view.a) if view.b else view
+
+
+def _more(view: View, runs: Any) -> View:
+    known = runs if isinstance(runs, list) else []
+    return replace(view, more=tuple(run for run in known if isinstance(run, str)))
+
+
+def _at_layer(view: View, layer: Any) -> View:
     # Neuron 12 of another layer is another neuron.
-    return view if layer == view.layer else replace(view, layer=layer, neuron=None)
+    if not isinstance(layer, str) or layer == view.layer:
+        return view
+    return replace(view, layer=layer, neuron=None)
 
 
-def _at_stop(view: View, place: int, steps: Sequence[int]) -> View:
-    """Return the view at a stop; the last one follows a running job."""
-    place = max(0, min(place, len(steps) - 1))
-    return replace(view, step=steps[place])
+def _neuron(view: View, neuron: Any) -> View:
+    known = _is_number(neuron) and neuron >= 0 and neuron != view.neuron
+    return replace(view, neuron=int(neuron) if known else None)
+
+
+def _one_of(field: str, values: Container[Any]) -> Callable[[View, Any], View]:
+    def choose(view: View, value: Any) -> View:
+        known = isinstance(value, str) and value in values
+        return replace(view, **{field: value}) if known else view
+
+    return choose
+
+
+_ACTIONS: Mapping[str, Callable[[View, Any], View]] = {
+    "a": _run_a,
+    "b": _run_b,
+    "swap": _swap,
+    "more": _more,
+    "layer": _at_layer,
+    "stage": _one_of("stage", STAGES),
+    "span": lambda view, span: replace(view, span=_span(span)),
+    "neuron": _neuron,
+    "table": lambda view, is_open: replace(view, table=bool(is_open)),
+    "theme": _one_of("theme", get_args(Scheme)),
+    "metric": _one_of("metric", METRICS),
+    "by": _one_of("loss_by", get_args(Against)),
+}
 
 
 def _is_number(value: Any) -> bool:
@@ -152,6 +150,10 @@ def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) 
             "at": place,
             "theme": view.theme,
             "touched": told,
+            "a": view.a,
+            "b": view.b,
+            "more": list(view.more),
+            "stage": view.stage,
             "layer": view.layer,
             "neuron": view.neuron,
             "table": view.table,

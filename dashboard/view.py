@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Literal, cast, get_args
 from urllib.parse import parse_qs, quote, urlencode
 
+import numpy as np
+
+from optgeom.figures.arrays import NO_INTS, Ints
 from optgeom.figures.identity import algorithm
-from optgeom.figures.reading import captured_steps, layer_in
+from optgeom.figures.reading import layer_in
 from optgeom.geometry.catalogue import METRICS
 
 if TYPE_CHECKING:
@@ -212,15 +216,19 @@ def stops(traces: Iterable[Trace], layer: str | None, stage: str) -> tuple[int, 
     """
     if layer is None:
         return ()
-    each = [
-        set(captured_steps(trace, layer, stage=stage, table="metrics"))
-        or set(captured_steps(trace, layer, stage=stage, table="neurons"))
-        for trace in traces
-    ]
-    each = [one for one in each if one]
+    each = [_held(trace, layer, stage) for trace in traces]
+    each = [one for one in each if one.size]
     if not each:
         return ()
-    return tuple(sorted(set.intersection(*each) or set.union(*each)))
+    shared = reduce(np.intersect1d, each)
+    return tuple((shared if shared.size else reduce(np.union1d, each)).tolist())
+
+
+def _held(trace: Trace, layer: str, stage: str) -> Ints:
+    if stage not in trace.stages or layer_in(trace, layer) is None:
+        return NO_INTS
+    steps = trace.steps(layer, stage=stage, table="metrics")
+    return steps if len(steps) else trace.steps(layer, stage=stage, table="neurons")
 
 
 def nearest_stop(steps: Sequence[int], step: int | None) -> int | None:

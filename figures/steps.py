@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import plotly.graph_objects as go
 
 from optgeom.figures.arrays import Flags, Ints
 from optgeom.figures.theme import Theme, axis, layout
@@ -116,7 +115,7 @@ def step_layout(
     meta: Mapping[str, Any] | None = None,
     x: Mapping[str, Any] | None = None,
     **settings: Any,
-) -> go.Layout:
+) -> dict[str, Any]:
     """Return the layout of a figure over steps: x can be dragged to zoom, y is fixed.
 
     Args:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import plotly.graph_objects as go
-
 from optgeom.traces.errors import OptgeomError
 
 ThemeName = Literal["light", "dark"]
@@ -179,7 +177,9 @@ def axis(theme: Theme, *, title: str, horizontal: bool, **settings: Any) -> dict
     return {**base, **settings}
 
 
-def layout(theme: Theme, *, height: int = HEIGHT, right: int = 16, **settings: Any) -> go.Layout:
+def layout(
+    theme: Theme, *, height: int = HEIGHT, right: int = 16, **settings: Any
+) -> dict[str, Any]:
     """Return the layout that all figures share.
 
     Args:
@@ -204,7 +204,8 @@ def layout(theme: Theme, *, height: int = HEIGHT, right: int = 16, **settings: A
         },
         "dragmode": False,
     }
-    return go.Layout({**base, **settings})
+    # Plain: plotly checks it once, with the figure that it becomes part of.
+    return {**base, **settings}
 
 
 def crosshair(theme: Theme) -> dict[str, Any]:

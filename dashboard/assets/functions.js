@@ -2,29 +2,19 @@
 
 (() => {
   const skip = () => window.dash_clientside.no_update;
-  const { touch, page } = window.optgeom;
-  const PAGES = ["/", "/spectra", "/layers", "/runs"];
-  const here = () => (PAGES.includes(page()) ? page() : "/");
+  const { touch, here, scheme, PAGES } = window.optgeom;
   let waited = 0;
 
-  const preferred = () =>
-    window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  const told = (view, shown, value, what) => {
+    if (view && value !== undefined && shown !== value) touch(what);
+    return skip();
+  };
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     optgeom: {
-      // Each page looks at a store of its own, which follows the view while the page is shown: a
-      // page that is not shown asks for nothing.
-      look: (view, path, before, ...had) => {
+      look: (view) => {
         window.optgeom.answered(view);
-        const asked = new URLSearchParams(window.location.search).get("theme");
-        const wanted = view ? view.theme : asked;
-        const scheme = wanted === "dark" || wanted === "light" ? wanted : preferred();
-        const now = view && { q: view.q, token: view.token, scheme };
-        // The last one is the table of neurons, which looks only while it is open.
-        const shown = [...PAGES.map((one) => one === here()), here() === "/" && view?.table];
-        const sees = shown.map((one, i) =>
-          view && one && JSON.stringify(now) !== JSON.stringify(had[i]) ? now : skip());
-        return [...(scheme === before ? [skip(), skip()] : [scheme, scheme]), ...sees];
+        return skip();
       },
 
       // Replaced, not pushed: the way back leads to the page before, not through every step.
@@ -77,13 +67,23 @@
         return [open ? "rail open" : "rail", open ? "scrim open" : "scrim"];
       },
 
-      metric: (metric, view) => {
-        if (metric && view && metric !== view.metric) touch({ metric });
+      // A value that the server has just set is no touch: it is what the view says.
+      touched_a: (a, view) => told(view, view?.a, a, { a }),
+      touched_b: (b, view) => told(view, view?.b ?? null, b ?? null, { b }),
+      touched_more: (more, view) => told(view, view?.more.join("\n"), more?.join("\n"), { more }),
+      touched_layer: (layer, view) => told(view, view?.layer, layer, { layer }),
+      touched_stage: (stage, view) => told(view, view?.stage, stage, { stage }),
+      touched_step: (at, view) => told(view, view?.at, at, { step: view?.steps[at] }),
+      touched_metric: (metric, view) => told(view, view?.metric, metric, { metric }),
+      touched_by: (by, view) => told(view, view?.by, by, { by }),
+
+      swap: (clicks) => {
+        if (clicks) touch({ swap: true });
         return skip();
       },
 
-      by: (by, view) => {
-        if (by && view && by !== view.by) touch({ by });
+      theme: (clicks) => {
+        if (clicks) touch({ theme: scheme() === "dark" ? "light" : "dark" });
         return skip();
       },
 

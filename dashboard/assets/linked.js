@@ -11,28 +11,33 @@
   let held = 0;
   let quietUntil = 0;
 
-  const line = (plot) => {
-    let node = plot.querySelector(":scope > .crosshair");
+  // A line over a figure at one step: the crosshair, or the cursor of the chosen step. It is the
+  // page's own, so that moving it draws no figure again.
+  const line = (plot, name, step) => {
+    let node = plot.querySelector(`:scope > .${name}`);
     if (!node) {
       node = document.createElement("div");
-      node.className = "crosshair";
+      node.className = name;
       plot.append(node);
     }
-    return node;
+    const axis = plot._fullLayout?.xaxis;
+    const size = plot._fullLayout?._size;
+    const at = axis && step !== undefined ? axis.d2p(step) : -1;
+    node.hidden = !(at >= 0 && at <= size.w);
+    if (node.hidden) return;
+    node.style.transform = `translateX(${size.l + at}px)`;
+    node.style.top = `${size.t}px`;
+    node.style.height = `${size.h}px`;
   };
 
   const cross = (from, step) => {
     for (const plot of graphs()) {
-      if (plot === from || !overSteps(plot)) continue;
-      const node = line(plot);
-      const axis = plot._fullLayout.xaxis;
-      const size = plot._fullLayout._size;
-      const at = axis ? axis.d2p(step) : -1;
-      node.hidden = !(at >= 0 && at <= size.w);
-      node.style.transform = `translateX(${size.l + at}px)`;
-      node.style.top = `${size.t}px`;
-      node.style.height = `${size.h}px`;
+      if (plot !== from && overSteps(plot)) line(plot, "crosshair", step);
     }
+  };
+
+  window.optgeom.drawCursor = () => {
+    for (const plot of graphs()) if (overSteps(plot)) line(plot, "cursor", window.optgeom.step);
   };
 
   const clear = () => {
@@ -87,6 +92,7 @@
       if (known.has(plot) || !plot.on) continue;
       known.add(plot);
       plot.on("plotly_afterplot", () => {
+        if (overSteps(plot)) line(plot, "cursor", window.optgeom.step);
         const words = plot.layout?.meta?.words;
         if (words) plot.closest('[role="img"]').setAttribute("aria-label", words);
       });

@@ -40,6 +40,11 @@
       },
     };
     layout.title.pad.t = 12;
+    if (plot.layout.meta?.x === "step" && layout.shapes?.length) {
+      const { step } = window.optgeom;
+      const line = { ...layout.shapes[0], visible: step !== undefined, x0: step, x1: step };
+      layout.shapes = [line, ...layout.shapes.slice(1)];
+    }
     window.Plotly.downloadImage(
       { data: plot.data, layout, config: { displayModeBar: false } },
       {

@@ -13,7 +13,7 @@ from optgeom.dashboard.history import history
 from optgeom.dashboard.looks import Seen, run_at, shared_ends, shown_step, step_of
 from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.parts import colour_bar, metric_help
-from optgeom.dashboard.picture import Explained, Picture, panel, stores
+from optgeom.dashboard.picture import Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import neuron_map, pairs, sorted_norms, spectra
 
@@ -28,7 +28,7 @@ MAP_HEIGHT = 280
 def layout() -> html.Div:
     """Return the page without its data."""
     left, right, map_a, map_b, balance, condition = (
-        panel(one) for group in GROUPS for one in group
+        panel(one) for group in GROUPS for one in group.pictures
     )
     table = html.Details(
         [
@@ -187,5 +187,5 @@ _ALL = (
     history("balance", "neuron_norm_cv"),
     history("condition", "condition_number"),
 )
-GROUPS = (_ALL[:2], _ALL[2:])
+GROUPS = (Group(_ALL[:2]), Group(_ALL[2:], still=True))
 """What is above the fold, and what is below: figures that are asked for and drawn together."""

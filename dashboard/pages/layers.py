@@ -11,7 +11,7 @@ from dash import html
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.looks import COLUMNS, Seen, run_at, shared_ends, step_of
 from optgeom.dashboard.parts import colour_bar
-from optgeom.dashboard.picture import Explained, Picture, panel, stores
+from optgeom.dashboard.picture import Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import layer_grid
 from optgeom.figures.formats import number, short
@@ -62,7 +62,10 @@ def layout() -> html.Div:
                         className="metric-row",
                     ),
                     colour_bar("sequential", (), across=True, id="layers-0-bar"),
-                    html.Div([panel(one) for (one,) in GROUPS], className="columns"),
+                    html.Div(
+                        [panel(one) for group in GROUPS for one in group.pictures],
+                        className="columns",
+                    ),
                 ],
                 className="figures",
             ),
@@ -145,5 +148,5 @@ def _picture(place: int) -> Picture:
     )
 
 
-GROUPS = tuple((_picture(place),) for place in range(COLUMNS))
+GROUPS = tuple(Group((_picture(place),), still=True) for place in range(COLUMNS))
 """Each for itself: two of 200 layers together would make too large an answer."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dash_mantine_components as dmc
-from dash import html
+from dash import dcc, html
 
 from optgeom.dashboard.capture import Row, configuration, cost
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.grids import grid
 from optgeom.dashboard.looks import Seen, step_of
-from optgeom.dashboard.picture import Explained, Picture, panel, stores
+from optgeom.dashboard.picture import Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import losses
 from optgeom.figures.formats import whole
@@ -32,6 +32,7 @@ def layout() -> html.Div:
         [
             html.Div(id="runs-head"),
             stores(GROUPS),
+            dcc.Store(id="tables-marks"),
             html.Div(
                 [
                     dmc.SegmentedControl(
@@ -110,7 +111,7 @@ LOSS = Picture(
     table=losses.table,
     words=losses.words,
 )
-GROUPS = ((LOSS,),)
+GROUPS = (Group((LOSS,), still=True),)
 
 
 def config_table(

@@ -13,7 +13,7 @@ from optgeom.dashboard.history import history
 from optgeom.dashboard.looks import COLUMNS, Seen, run_at, shared_ends, shown_step, step_of
 from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.parts import colour_bar
-from optgeom.dashboard.picture import Explained, Picture, panel, stores
+from optgeom.dashboard.picture import Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import spectra, spectrum_map
 from optgeom.figures.formats import number
@@ -28,7 +28,7 @@ LARGE, MAP_HEIGHT = 400, 280
 
 def layout() -> html.Div:
     """Return the page without its data."""
-    large, maps, histories = GROUPS
+    large, maps, histories = (group.pictures for group in GROUPS)
     return html.Div(
         [
             html.Div(id="spectra-head"),
@@ -133,7 +133,10 @@ def _pictures(place: int) -> tuple[Picture, Picture]:
 
 _EACH = [_pictures(place) for place in range(COLUMNS)]
 GROUPS = (
-    tuple(large for large, _ in _EACH),
-    tuple(over for _, over in _EACH),
-    (history("spectra-condition", "condition_number"), history("stable-rank", "stable_rank")),
+    Group(tuple(large for large, _ in _EACH)),
+    Group(tuple(over for _, over in _EACH), still=True),
+    Group(
+        (history("spectra-condition", "condition_number"), history("stable-rank", "stable_rank")),
+        still=True,
+    ),
 )

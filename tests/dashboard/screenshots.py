@@ -15,7 +15,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from optgeom.dashboard.controls import PAGES
-from optgeom.dashboard.server import address_of, make_server
+from optgeom.dashboard.server import address_of, end, make_server
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 """Names under which tests/chromium.sh looks for a browser, in its order."""
@@ -42,7 +42,7 @@ def serving(runs: Path) -> Iterator[str]:
     try:
         yield address_of("127.0.0.1", server.effective_port)
     finally:
-        server.close()
+        end(server)
         thread.join(timeout=5)
 
 

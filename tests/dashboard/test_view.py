@@ -15,7 +15,7 @@ from optgeom.dashboard.callbacks import only_new
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.headline import headline
 from optgeom.dashboard.pages import balance
-from optgeom.dashboard.state import chosen, control_values, resolved
+from optgeom.dashboard.state import control_values, resolved, touched, untold
 from optgeom.dashboard.view import STAGES, View, nearest_stop, parse, resolve, search, stops
 from optgeom.geometry.catalogue import METRICS
 
@@ -112,62 +112,67 @@ def test_stops_are_shared_steps(fake: ModuleType, tmp_path: Path) -> None:
     assert nearest_stop((), 3) is None
 
 
-def _given(**rest: object) -> dict[str, object]:
-    base = dict.fromkeys(("url", "a", "b", "more", "layer", "stage", "slider", "touched"))
-    return base | {"scheme": "light", "steps": [0, 10, 20], "told": 4} | rest
-
-
 BEFORE = View(a="muon", b="normuon", layer=UP, neuron=3)
+SAME: dict[str, object] = {"a": "muon", "b": "normuon", "layer": UP, "neuron": 3, "step": None}
 
 
 @pytest.mark.parametrize(
-    ("trigger", "given_values", "after"),
+    ("what", "after"),
     [
-        ("slider", {"slider": 1}, {"step": 10}),
-        ("slider", {"slider": 99}, {"step": 20}),
-        ("layer", {"layer": "x"}, {"layer": "x"}),
-        ("layer", {"layer": None}, {"layer": UP}),
-        ("touched", {"touched": [{"layer": "y"}]}, {"layer": "y", "neuron": None}),
-        ("touched", {"touched": [{"layer": UP}]}, {"layer": UP, "neuron": 3}),
-        ("touched", {"touched": [{"step": 13.2}]}, {"step": 10}),
-        ("touched", {"touched": [{"step": 900}]}, {"step": 20}),
-        ("touched", {"touched": [{"step": "soon"}]}, {"step": None}),
-        ("touched", {"touched": [{"span": [3.4, 17.6]}]}, {"span": (4, 17)}),
-        ("touched", {"touched": [{"span": [9, 2]}]}, {"span": (2, 9)}),
-        ("touched", {"touched": [{"span": [3.1, 3.2]}]}, {"span": (3, 4)}),
-        ("touched", {"touched": [{"span": ["a", None]}]}, {"span": None}),
-        ("touched", {"touched": [{"span": None}]}, {"span": None}),
-        ("touched", {"touched": [{"neuron": 12}]}, {"neuron": 12}),
-        ("touched", {"touched": [{"neuron": 3}]}, {"neuron": None}),
-        ("touched", {"touched": [{"neuron": float("nan")}]}, {"neuron": None}),
-        ("touched", {"touched": [{"table": True}]}, {"table": True}),
-        ("touched", {"touched": [{"metric": "stable_rank"}]}, {"metric": "stable_rank"}),
-        ("touched", {"touched": [{"metric": "beauty"}]}, {"metric": "neuron_norm_cv"}),
-        ("touched", {"touched": [{"by": "time"}]}, {"loss_by": "time"}),
-        ("touched", {"touched": None}, {"layer": UP, "neuron": 3}),
-        ("touched", {"touched": "x"}, {"layer": UP, "neuron": 3}),
-        ("touched", {"touched": [{"step": 11}, {"span": [2, 9]}]}, {"step": 10, "span": (2, 9)}),
-        ("stage", {"stage": "momentum"}, {"stage": "momentum"}),
-        ("swap", {}, {"a": "normuon", "b": "muon"}),
-        ("run-a", {"a": "normuon"}, {"a": "normuon", "b": "muon"}),
-        ("run-b", {"b": "adamw"}, {"a": "muon", "b": "adamw"}),
-        ("run-b", {"b": None}, {"b": None, "alone": True}),
-        ("theme", {}, {"theme": "dark"}),
-        ("theme", {"scheme": "dark"}, {"theme": "light"}),
-        ("more", {"more": ["adamw"]}, {"more": ("adamw",)}),
-        ("url", {"url": "?a=adamw"}, {"a": "adamw", "b": None, "layer": None}),
-        ("token", {}, {"a": "muon"}),
+        ({"step": 13.2}, {"step": 10}),
+        ({"step": 900}, {"step": 20}),
+        ({"step": "soon"}, SAME),
+        ({"step": True}, SAME),
+        ({"layer": "y"}, {"layer": "y", "neuron": None}),
+        ({"layer": UP}, {"layer": UP, "neuron": 3}),
+        ({"layer": None}, SAME),
+        ({"stage": "momentum"}, {"stage": "momentum"}),
+        ({"stage": "beauty"}, {"stage": "update"}),
+        ({"swap": True}, {"a": "normuon", "b": "muon"}),
+        ({"a": "normuon"}, {"a": "normuon", "b": "muon"}),
+        ({"a": 7}, SAME),
+        ({"b": "adamw"}, {"a": "muon", "b": "adamw"}),
+        ({"b": "muon"}, {"a": "normuon", "b": "muon"}),
+        ({"b": None}, {"b": None, "alone": True}),
+        ({"more": ["adamw", 3]}, {"more": ("adamw",)}),
+        ({"more": None}, {"more": ()}),
+        ({"theme": "dark"}, {"theme": "dark"}),
+        ({"theme": "pink"}, {"theme": None}),
+        ({"span": [3.4, 17.6]}, {"span": (4, 17)}),
+        ({"span": [9, 2]}, {"span": (2, 9)}),
+        ({"span": [3.1, 3.2]}, {"span": (3, 4)}),
+        ({"span": [-5, 2]}, {"span": (0, 2)}),
+        ({"span": ["a", None]}, {"span": None}),
+        ({"span": None}, {"span": None}),
+        ({"neuron": 12}, {"neuron": 12}),
+        ({"neuron": 3}, {"neuron": None}),
+        ({"neuron": float("nan")}, {"neuron": None}),
+        ({"table": True}, {"table": True}),
+        ({"metric": "stable_rank"}, {"metric": "stable_rank"}),
+        ({"metric": "beauty"}, {"metric": "neuron_norm_cv"}),
+        ({"metric": ["stable_rank"]}, {"metric": "neuron_norm_cv"}),
+        ({"by": "time"}, {"loss_by": "time"}),
+        ({"nothing": 1}, SAME),
+        ({}, SAME),
     ],
+    ids=str,
 )
-def test_each_action(
-    trigger: str, given_values: dict[str, object], after: dict[str, object]
-) -> None:
-    touches = given_values.get("touched")
-    if isinstance(touches, list):
-        numbered = [one | {"number": 5 + place} for place, one in enumerate(touches)]
-        given_values = {"touched": [{"layer": "told before", "number": 4}, *numbered]}
-    view = chosen(trigger, BEFORE, _given(**given_values))
+def test_each_touch(what: dict[str, object], after: dict[str, object]) -> None:
+    view = touched(BEFORE, what | {"number": 5}, [0, 10, 20])
     assert {name: getattr(view, name) for name in after} == after
+
+
+def test_swapping_one_run_alone_and_moving_where_there_are_no_steps() -> None:
+    alone = View(a="muon", alone=True)
+    assert touched(alone, {"swap": True}, []) == alone
+    assert touched(alone, {"step": 3}, []) == alone
+
+
+def test_only_touches_without_an_answer_count() -> None:
+    touches = [{"step": 1, "number": 3}, {"step": 2, "number": 4}, {"step": 3, "number": 5}]
+    assert untold(touches, 3) == touches[1:]
+    assert untold([{"step": 1}, "x", {"number": "y"}], 0) == []
+    assert untold(None, 0) == untold({"number": 1}, 0) == []
 
 
 def test_controls_show_the_view(runs: Runs) -> None:
