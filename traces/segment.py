@@ -23,6 +23,8 @@ from optgeom.traces.names import PartName
 from optgeom.traces.schema import FLOATS, SCHEMA_VERSION, TEXT
 
 SCALAR_ROWS_PER_GROUP = 1 << 17
+INDEX_SHARE = 8
+RAW_INDEX_SHARE = 20
 _BUFFER = 1 << 18
 _FILTERED_BY = ("attempt", "step", "layer", "stage")
 
@@ -47,7 +49,7 @@ class SegmentWriter:
         self._sums: list[tuple[int, int]] = []
         self._small = [field.name for field in schema if not is_large(field.type)]
         self._index: list[pa.Table] = []
-        self._sizes = [0, 0]
+        self._bytes, self._raw = 0, raw
         lists = [f"{field.name}.list.element" for field in schema if field.type == FLOATS]
         try:
             self._writer = pq.ParquetWriter(
@@ -72,9 +74,8 @@ class SegmentWriter:
     def write(self, table: pa.Table) -> None:
         """Append a table; one row group unless it is longer than SCALAR_ROWS_PER_GROUP rows."""
         if len(self._small) < len(table.schema.names):
-            small = table.select(self._small)
-            self._sizes = [self._sizes[0] + small.nbytes, self._sizes[1] + table.nbytes]
-            self._index.append(small)
+            self._index.append(table.select(self._small))
+            self._bytes += table.nbytes
         for start in range(0, table.num_rows, SCALAR_ROWS_PER_GROUP):
             group = table.slice(start, SCALAR_ROWS_PER_GROUP)
             self._writer.write_table(group, row_group_size=SCALAR_ROWS_PER_GROUP)
@@ -84,9 +85,10 @@ class SegmentWriter:
     def seal(self) -> Path:
         """Make the segment appear under its final name; returns its path."""
         notes = {SUMS.decode(): json.dumps(self._sums)}
-        small, whole = self._sizes
-        if self._index and 2 * small < whole:
-            notes[INDEX.decode()] = _encode(pa.concat_tables(self._index))
+        index = _encode(pa.concat_tables(self._index)) if self._index else ""
+        share = RAW_INDEX_SHARE if self._raw else INDEX_SHARE
+        if self._index and share * len(index) < self._bytes:
+            notes[INDEX.decode()] = index
         self._writer.add_key_value_metadata(notes)
         self._writer.close()
         self._buffered.flush()

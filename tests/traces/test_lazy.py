@@ -38,8 +38,10 @@ def info(info: RunInfo) -> RunInfo:
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One stage of a layer fills a row group."""
+    """One stage of a layer fills a row group, and lists are large enough for an index."""
     monkeypatch.setattr(layout, "GROUP_BYTES", 5 * 300 * 4)
+    monkeypatch.setattr(segment, "INDEX_SHARE", 2)
+    monkeypatch.setattr(segment, "RAW_INDEX_SHARE", 2)
 
 
 @pytest.fixture
@@ -259,3 +261,21 @@ def test_a_table_without_its_lists_has_none(tmp_path: Path, info: RunInfo) -> No
     assert trace.spectra(WIDE[0].name)[1] == []
     with pytest.raises(NotCaptured, match="is null"):
         trace.spectrum(0, WIDE[0].name)
+
+
+def test_an_index_is_there_where_it_takes_little(tmp_path: Path, info: RunInfo) -> None:
+    for name, width in (("narrow", 8), ("wide", 8000)):
+        with TraceWriter(tmp_path / name, info) as writer:
+            for step in range(20):
+                key = Cell(step, "o", "w", "other", None, "update")
+                writer.neurons(key, np.ones(width))
+                writer.update(key, np.ones((8, width // 8), np.float32))
+                writer.end_step(step)
+        for table in ("neurons", "updates"):
+            for file in (tmp_path / name / table).iterdir():
+                noted = pq.ParquetFile(file).metadata.metadata
+                indexed = name == "wide" and table == "neurons"
+                assert (b"optgeom.index" in noted) == indexed
+        trace = open_trace(tmp_path / name)
+        assert trace.neurons("w")[1].shape == (20, width)
+        assert len(list(trace.matrices())) == 20
