@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from optgeom.dashboard.callbacks import PICTURES, register
 from optgeom.dashboard.clientside import all_seen
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.download import serve_csv
+from optgeom.dashboard.live import Live
 from optgeom.dashboard.pages import balance
 from optgeom.figures.theme import DARK, FONT, LIGHT, Theme, scale_stops
+from optgeom.traces.errors import OptgeomError
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +56,9 @@ def create_app(runs_path: str | Path) -> dash.Dash:
         index_string=_index(),
         on_error=state.report_problem,
     )
-    app.layout = lambda: _layout(runs)
-    register(app, runs)
+    seen = Live()
+    app.layout = lambda: _layout(runs, seen)
+    register(app, runs, seen)
     serve_csv(app.server, runs, PICTURES)
     return app
 
@@ -69,8 +73,14 @@ def _warm_up() -> None:
     go.Figure(go.Scatter(x=np.zeros(2), hovertemplate="%{x}")).to_plotly_json()
 
 
-def _layout(runs: Runs) -> Any:
+def _layout(runs: Runs, seen: Live) -> Any:
     token = runs.refresh()
+    try:
+        live = seen.text(runs, token, time.monotonic())
+    except OptgeomError as error:
+        # The page opens all the same, and says it where the run would stand.
+        logger.warning("the live state cannot be told: %s", error)
+        live = ""
     return dmc.MantineProvider(
         [
             dcc.Location(id="url", refresh=False),
@@ -78,10 +88,11 @@ def _layout(runs: Runs) -> Any:
             *(dcc.Store(id=place) for place in all_seen()),
             dcc.Store(id="token", data=token),
             dcc.Store(id="touched"),
+            *(dcc.Store(id=f"page-{path[1:]}-opened") for path in controls.PAGES if path != "/"),
             dcc.Store(id="sink"),
             dcc.Interval(id="tick", interval=TICK_MS),
             dcc.Interval(id="play-clock", interval=PLAY_MS, disabled=True),
-            controls.header(),
+            controls.header(live),
             controls.bar(),
             html.Div(id="problem"),
             html.Main(

@@ -42,8 +42,8 @@ PICTURES: dict[str, Picture] = {
 LOOK_EVERY = 0.5
 
 
-def register(app: dash.Dash, runs: Runs) -> None:
-    """Wire the app's callbacks to the runs."""
+def register(app: dash.Dash, runs: Runs, seen: Live) -> None:
+    """Wire the app's callbacks to the runs; ``seen`` remembers when they last changed."""
     _controls(app, runs)
     for path, room in ROOMS.items():
         for group in room.GROUPS:
@@ -52,7 +52,7 @@ def register(app: dash.Dash, runs: Runs) -> None:
     _balance(app, runs)
     _others(app, runs)
     _runs(app, runs)
-    _live(app, runs)
+    _live(app, runs, seen)
     run_in_browser(app)
 
 
@@ -206,15 +206,10 @@ def _mount(app: dash.Dash) -> None:
 
 
 def _mounted(app: dash.Dash, page: str, layout: Callable[[], Any]) -> None:
-    def mount(path: str | None, there: Any) -> Any:
-        if there or (path or "/").rstrip("/") != page:
-            raise dash.exceptions.PreventUpdate
-        return layout()
-
     place = f"page-{page[1:]}"
-    app.callback(Output(place, "children"), Input("url", "pathname"), State(place, "children"))(
-        mount
-    )
+    app.callback(
+        Output(place, "children"), Input(f"{place}-opened", "data"), prevent_initial_call=True
+    )(lambda opened: layout())
 
 
 def _balance(app: dash.Dash, runs: Runs) -> None:
@@ -246,6 +241,7 @@ def _balance(app: dash.Dash, runs: Runs) -> None:
         Output("neurons-box", "children"),
         Input("sees-table", "data"),
         State("neurons-box", "children"),
+        prevent_initial_call=True,
     )(neuron_box)
     wire(
         Output("neurons", "columnDefs"),
@@ -308,9 +304,7 @@ def _runs(app: dash.Dash, runs: Runs) -> None:
     )(tables)
 
 
-def _live(app: dash.Dash, runs: Runs) -> None:
-    seen = Live()
-
+def _live(app: dash.Dash, runs: Runs, seen: Live) -> None:
     def live(_: int | None, token: str | None) -> Any:
         fresh = runs.refresh(max_age=LOOK_EVERY)
         return (no_update if fresh == token else fresh), seen.text(runs, fresh, time.monotonic())
@@ -324,6 +318,7 @@ def _live(app: dash.Dash, runs: Runs) -> None:
         Output("live", "children"),
         Input("tick", "n_intervals"),
         State("token", "data"),
+        prevent_initial_call=True,
     )(live)
     wire(
         Output("problem", "children"),

@@ -19,7 +19,7 @@ PAGES = {"/": "Balance", "/spectra": "Spectra", "/layers": "Layers", "/runs": "R
 """Path and title of each page, in the tabs' order."""
 
 
-def header() -> html.Header:
+def header(live: str) -> html.Header:
     """Return the name, the tabs, the live state and the theme switch, 48 px."""
     tabs = [
         dcc.Link(title, href=path, id={"tab": path}, className="tab")
@@ -31,7 +31,7 @@ def header() -> html.Header:
             html.Span("optgeom", className="name"),
             html.Nav(tabs, **{"aria-label": "Pages"}),
             html.Span(className="grow"),
-            html.Span(id="live", className="quiet live"),
+            html.Span(live, id="live", className="quiet live"),
             html.Button(
                 html.Span(className="glyph glyph-theme"),
                 id="theme",

@@ -97,16 +97,23 @@ def serve(
     try:
         server.run()
     finally:
-        end(server)
+        server.close()
 
 
 def end(server: Any) -> None:
-    """Stop a server of ``make_server``: what is being answered first, then the socket.
+    """Stop a running server of ``make_server`` from another thread.
 
-    The other way round a thread that has just made an answer finds nobody to hand it to.
+    What is being answered comes first; then the server's own thread hangs up and closes, since a
+    socket that is closed under it is an error there.
     """
+
+    def hang_up() -> None:
+        for channel in list(server.active_channels.values()):
+            channel.handle_close()
+        server.close()
+
     server.task_dispatcher.shutdown(cancel_pending=True, timeout=5)
-    server.close()
+    server.trigger.pull_trigger(hang_up)
 
 
 def make_server(

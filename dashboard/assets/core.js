@@ -77,7 +77,7 @@
   // Each page looks at stores of its own, which follow the view while the page is shown: a page that
   // is not shown asks for nothing. One store lacks the step, for what stays while steps go by.
   const see = (q) => {
-    if (!optgeom.view.q) return;
+    if (!optgeom.view.steps) return;
     drawn = q;
     const name = here().slice(1) || "balance";
     const { token } = optgeom.view;

@@ -3,6 +3,7 @@
 (() => {
   const skip = () => window.dash_clientside.no_update;
   const { touch, here, scheme, PAGES } = window.optgeom;
+  const opened = new Set();
   let waited = 0;
 
   const told = (view, shown, value, what) => {
@@ -26,6 +27,11 @@
 
       route: () => {
         const name = here().slice(1) || "balance";
+        // A page is put into the document when it is first opened.
+        if (name !== "balance" && !opened.has(name)) {
+          opened.add(name);
+          window.dash_clientside.set_props(`page-${name}-opened`, { data: true });
+        }
         document.title = `${name[0].toUpperCase()}${name.slice(1)} \u00b7 optgeom`;
         return [
           ...PAGES.map((path) => (path === here() ? {} : { display: "none" })),

@@ -57,7 +57,7 @@ def test_a_layer_clicked_changes_sentence_panels_and_address(
     open_page: Opener, address: str
 ) -> None:
     page = open_page(address).page
-    before = page.eval_on_selector("#norms .js-plotly-plot", "(e) => e.data[0].y.length")
+    before = page.eval_on_selector("#norms .js-plotly-plot", "(e) => e._fullData[0].y.length")
     page.click('.rail-row:has-text("block 0") >> nth=0')
     page.wait_for_function(
         "() => document.querySelector('.sentence').innerText.includes('block 0')"
@@ -65,7 +65,7 @@ def test_a_layer_clicked_changes_sentence_panels_and_address(
     page.wait_for_url(re.compile("layer=blocks.0.attention.q.weight"))
     assert "attention.q of block 0" in _sentence(page)
     page.wait_for_function(
-        f"() => document.querySelector('#norms .js-plotly-plot').data[0].y.length !== {before}"
+        f"() => document.querySelector('#norms .js-plotly-plot')._fullData[0].y.length !== {before}"
     )
 
 
