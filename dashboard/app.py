@@ -85,6 +85,7 @@ def _layout(runs: Runs, seen: Live) -> Any:
         [
             dcc.Location(id="url", refresh=False),
             dcc.Store(id="view"),
+            dcc.Store(id="steps", data=[]),
             *(dcc.Store(id=place) for place in all_seen()),
             dcc.Store(id="token", data=token),
             dcc.Store(id="touched"),

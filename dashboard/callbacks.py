@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,11 +16,17 @@ from optgeom.dashboard.live import Live
 from optgeom.dashboard.pages import balance, layers, spectra
 from optgeom.dashboard.pages import runs as runs_page
 from optgeom.dashboard.parts import metric_help
-from optgeom.dashboard.picture import Group, Picture, answer, failed
-from optgeom.dashboard.sending import Marks, fresh
-from optgeom.dashboard.state import control_values, report_problem, resolved, touched, untold
+from optgeom.dashboard.picture import LAYER, Group, Picture, answer, failed
+from optgeom.dashboard.sending import Marks, digest, fresh
+from optgeom.dashboard.state import (
+    control_values,
+    report_problem,
+    resolved,
+    stops_of,
+    touched,
+    untold,
+)
 from optgeom.dashboard.view import View, parse, search
-from optgeom.figures.theme import ThemeName
 from optgeom.traces.errors import OptgeomError
 
 Stored = dict[str, Any] | None
@@ -82,7 +86,7 @@ def only_new(values: dict[str, Any], before: Stored, given: Mapping[str, Any]) -
         before: the view that the browser has.
         given: what the browser's controls show.
     """
-    marks = {name: _mark(one) for name, one in values.items() if name not in (*SETTABLE, "view")}
+    marks = {name: digest(one) for name, one in values.items() if name not in (*SETTABLE, "view")}
     had = (before or {}).get("marks", {})
     same = {name for name, mark in marks.items() if had.get(name) == mark}
     same |= {name for name in SETTABLE if before and given.get(name) == values[name]}
@@ -90,14 +94,10 @@ def only_new(values: dict[str, Any], before: Stored, given: Mapping[str, Any]) -
     return {name: no_update if name in same else value for name, value in values.items()}
 
 
-def _mark(value: Any) -> str:
-    text = json.dumps(value, default=lambda one: one.to_plotly_json(), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
 def _controls(app: dash.Dash, runs: Runs) -> None:
     outputs = {
         "view": Output("view", "data"),
+        "steps": Output("steps", "data"),
         "a_data": Output("run-a", "data"),
         "a": Output("run-a", "value"),
         "a_mark": Output("run-a", "leftSection"),
@@ -138,7 +138,7 @@ def _controls(app: dash.Dash, runs: Runs) -> None:
         else:
             view = parse(before["q"])
             for one in untold(touches, before["touched"]):
-                view = touched(view, one, before["steps"])
+                view = touched(view, one, stops_of(runs, view))
         told = max((one["number"] for one in untold(touches, 0)), default=0)
         with runs.lock:
             after = resolved(runs, view)
@@ -162,7 +162,7 @@ def _pictures(app: dash.Dash, runs: Runs, place: str, group: Group) -> None:
         for picture in group.pictures:
             name = picture.name
             had = (marks or {}).get(name)
-            new, found["marks"][name] = drawn(picture, runs, view, (sees or {})["scheme"], had)
+            new, found["marks"][name] = drawn(picture, runs, view, sees or {}, had)
             found[name] = dict.fromkeys(outputs[name], no_update) | new
         return found
 
@@ -188,14 +188,14 @@ def picture_outputs(picture: Picture) -> dict[str, Output]:
 
 
 def drawn(
-    picture: Picture, runs: Runs, view: View, scheme: ThemeName, marks: Marks | None
+    picture: Picture, runs: Runs, view: View, sees: dict[str, Any], marks: Marks | None
 ) -> tuple[dict[str, Any], Marks | None]:
     """Return a picture's answer; one that cannot be read says so in its place."""
     try:
-        return answer(picture, runs, view, scheme, marks)
+        return answer(picture, runs, view, sees, marks)
     except OptgeomError as error:
         report_problem(error)
-        return failed(error, scheme)
+        return failed(error, sees["scheme"])
 
 
 def _mount(app: dash.Dash) -> None:
@@ -213,12 +213,22 @@ def _mounted(app: dash.Dash, page: str, layout: Callable[[], Any]) -> None:
 
 
 def _balance(app: dash.Dash, runs: Runs) -> None:
-    sees = {"sees": Input(seen_by("/"), "data")}
+    outputs = {
+        "headline": Output("headline", "children"),
+        "rows": Output("rail-rows", "data"),
+        "values": Output("rail-values", "data"),
+        "marks": Output("head-marks", "data"),
+    }
 
-    def head(sees: Stored, had: Any) -> Any:
+    def head(sees: Stored, had: Any) -> dict[str, Any]:
         now = now_at(sees)
+        of = digest([(sees or {})["token"], *(getattr(now, name) for name in (*LAYER, "step"))])
+        if had and had["of"] == of:
+            raise dash.exceptions.PreventUpdate
         rows, values = balance.rail_data(runs, now)
-        return headline.headline(runs, now), no_update if rows == had else rows, values
+        parts = {"headline": headline.headline(runs, now), "rows": rows, "values": values}
+        new, marks = fresh(parts, had)
+        return dict.fromkeys(outputs, no_update) | new | {"marks": marks | {"of": of}}
 
     def neuron_box(sees: Stored, there: Any) -> Any:
         if there or not sees:
@@ -230,11 +240,9 @@ def _balance(app: dash.Dash, runs: Runs) -> None:
 
     wire = app.callback
     wire(
-        Output("headline", "children"),
-        Output("rail-rows", "data"),
-        Output("rail-values", "data"),
-        inputs=sees,
-        state={"had": State("rail-rows", "data")},
+        output=outputs,
+        inputs={"sees": Input(seen_by("/"), "data")},
+        state={"had": State("head-marks", "data")},
         prevent_initial_call=True,
     )(head)
     wire(

@@ -52,7 +52,13 @@ def run_in_browser(app: dash.Dash) -> None:
     tabs = [{"tab": path} for path in controls.PAGES]
     places = ["balance", *(path[1:] for path in controls.PAGES if path != "/")]
     sink = Output("sink", "data", allow_duplicate=True)
-    run("look", Output("sink", "data"), Input("view", "data"), Input("url", "pathname"))
+    run(
+        "look",
+        Output("sink", "data"),
+        Input("view", "data"),
+        Input("url", "pathname"),
+        State("steps", "data"),
+    )
     run("address", *(Output(tab, "href") for tab in tabs), Input("view", "data"))
     run(
         "route",
@@ -101,7 +107,7 @@ def run_in_browser(app: dash.Dash) -> None:
     # Controls tell what was touched by hand, so that nothing is forgotten while an answer is on its
     # way, and figures can be asked for before it has come.
     for name, control in TOUCHED.items():
-        wires = Input(control, "value"), State("view", "data")
+        wires = Input(control, "value"), State("view", "data"), State("steps", "data")
         run(f"touched_{name}", sink, *wires, initial=False)
     run("swap", sink, Input("swap", "n_clicks"), initial=False)
     run("theme", sink, Input("theme", "n_clicks"), initial=False)

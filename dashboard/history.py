@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.looks import Seen, step_of
-from optgeom.dashboard.picture import Explained, Picture
+from optgeom.dashboard.picture import LAYER, Explained, Picture
 from optgeom.dashboard.view import View
 from optgeom.figures import over_steps
 from optgeom.geometry.catalogue import METRICS
@@ -38,6 +38,7 @@ def history(name: str, metric: str) -> Picture:
             text=f"{entry.help} {HOW}", formula=entry.formula, reference=entry.reference
         ),
         look=partial(_look, metric),
+        needs=(*LAYER, "span"),
         draw=_draw,
         table=over_steps.table,
         words=over_steps.words,

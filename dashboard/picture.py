@@ -5,7 +5,7 @@ A page places pictures; the wiring, the CSV files and the report all go through 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,7 @@ from dash import dcc, html
 
 from optgeom.dashboard.looks import run_heading
 from optgeom.dashboard.parts import text_help
-from optgeom.dashboard.sending import Marks, fresh
+from optgeom.dashboard.sending import Marks, digest, fresh
 from optgeom.figures.empty import empty
 from optgeom.figures.reading import Missing
 from optgeom.figures.theme import CONFIG, HEIGHT, ThemeName, theme_of
@@ -49,6 +49,11 @@ class Explained:
     reference: str = ""
 
 
+RUNS = ("a", "b", "more")
+LAYER = (*RUNS, "layer", "stage")
+"""Fields of a view that most pictures show."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """One figure.
@@ -66,6 +71,7 @@ class Picture:
         words: the text alternative.
         run: the column of the run that it is of, A first; None where it draws all shown runs.
             Its title on the page is that run's name.
+        needs: the fields of a view that it shows: while they stay, it is not even looked at.
         bar: the labels of the colour bar that the page draws for this figure and its neighbours,
             each with its place from 0 to 1.
     """
@@ -78,6 +84,7 @@ class Picture:
     table: Callable[[Any], pa.Table]
     words: Callable[[Any], str]
     note: Callable[[Seen, View], str] = lambda seen, view: ""
+    needs: tuple[str, ...]
     run: int | None = None
     bar: Callable[[Seen], Sequence[tuple[float, str]]] | None = None
     height: int = HEIGHT
@@ -148,7 +155,7 @@ def stores(groups: Sequence[Group]) -> html.Div:
 
 
 def answer(
-    picture: Picture, runs: Runs, view: View, scheme: ThemeName, marks: Marks | None
+    picture: Picture, runs: Runs, view: View, sees: Mapping[str, Any], marks: Marks | None
 ) -> tuple[dict[str, Any], Marks | None]:
     """Return what a panel shows of a view, as far as the browser does not have it.
 
@@ -156,16 +163,20 @@ def answer(
         picture: the picture.
         runs: the runs.
         view: the view.
-        scheme: light or dark.
+        sees: the view as the page sees it: its ``scheme``, and the ``token`` of the runs.
         marks: of what the browser has of this panel; None where it has nothing.
 
     Returns:
         Values by the outputs of its callback, and the marks of what the browser has then.
     """
+    of = digest([sees["token"], sees["scheme"], *(getattr(view, name) for name in picture.needs)])
+    if marks is not None and marks.get("of") == of:
+        return {}, marks
     seen = picture.look(runs, view)
     if seen is None:
-        return fresh({"style": {"display": "none"}}, None)
-    drawn = picture.draw(seen, view, theme_of(scheme))
+        new, after = fresh({"style": {"display": "none"}}, None)
+        return new, after | {"of": of}
+    drawn = picture.draw(seen, view, theme_of(sees["scheme"]))
     _hide_cursor(drawn)
     # The text alternative travels within the figure; the page's script puts it in its place.
     drawn.layout.meta = {**(drawn.layout.meta or {}), "words": picture.words(seen.what)}
@@ -180,7 +191,8 @@ def answer(
     }
     if picture.bar is not None:
         parts["bar"] = [_bar_label(at, text) for at, text in picture.bar(seen)]
-    return fresh(parts, marks, drawn)
+    new, after = fresh(parts, marks, drawn)
+    return new, after | {"of": of}
 
 
 def _hide_cursor(figure: go.Figure) -> None:

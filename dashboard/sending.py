@@ -62,10 +62,11 @@ def _patch(whole: dict[str, Any], before: Marks, after: Marks) -> Patch | None:
 
 
 def _marked(part: dict[str, Any]) -> dict[str, str]:
-    return {key: _digest(value) for key, value in part.items()}
+    return {key: digest(value) for key, value in part.items()}
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Return 16 hex digits over anything that JSON or dash can write."""
     text = json.dumps(value, sort_keys=True, default=_plain).encode()
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 

@@ -37,7 +37,8 @@ __all__ = ["DashboardError", "address_of", "make_server", "serve"]
 
 logger = logging.getLogger(__name__)
 
-THREADS = 8
+# As many as a browser opens connections.
+THREADS = 6
 CALLBACKS = "/_dash-update-component"
 # All of dash that the page asks for; other addresses under /_ are tools for its developers.
 ROUTES = ("/_dash-layout", "/_dash-dependencies", "/_favicon.ico", CALLBACKS)

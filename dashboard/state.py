@@ -136,9 +136,8 @@ def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) 
     """
     everything = runs.all()
     slots = runs.slots()
-    pair = runs.some([run for run in (view.a, view.b) if run])
     drawn = runs.some(view.runs)
-    steps = stops(pair, view.layer, view.stage)
+    steps = stops_of(runs, view)
     place = _place(steps, view.step)
     others = [trace for trace in everything if trace.name not in (view.a, view.b)]
     options = controls.run_options(everything)
@@ -146,7 +145,6 @@ def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) 
         "view": {
             "q": search(view),
             "token": token,
-            "steps": list(steps),
             "at": place,
             "theme": view.theme,
             "touched": told,
@@ -160,6 +158,8 @@ def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) 
             "metric": view.metric,
             "by": view.loss_by,
         },
+        # Apart from the view, which comes back with every question.
+        "steps": list(steps),
         "a_data": options,
         "a": view.a,
         "a_mark": controls.run_mark(view.a, slots, side="a" if view.b else "b"),
@@ -182,6 +182,12 @@ def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) 
         "span_text": _span_text(view),
         "swap_off": view.b is None,
     }
+
+
+def stops_of(runs: Runs, view: View) -> tuple[int, ...]:
+    """Return where the slider of a view stops."""
+    pair = runs.some([run for run in (view.a, view.b) if run])
+    return stops(pair, view.layer, view.stage)
 
 
 def _span_text(view: View) -> str:

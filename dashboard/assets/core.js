@@ -36,7 +36,7 @@
     const pairs = [...new URLSearchParams(q)].filter(([name]) => name !== key);
     const now = new URLSearchParams(q).get(key);
     if (key === "step") {
-      const { steps } = optgeom.view;
+      const { steps } = optgeom;
       if (!steps?.length || !Number.isFinite(value)) return null;
       return search([...pairs, [key, String(nearest(steps, value))]]);
     }
@@ -77,7 +77,7 @@
   // Each page looks at stores of its own, which follow the view while the page is shown: a page that
   // is not shown asks for nothing. One store lacks the step, for what stays while steps go by.
   const see = (q) => {
-    if (!optgeom.view.steps) return;
+    if (optgeom.view.q === undefined) return;
     drawn = q;
     const name = here().slice(1) || "balance";
     const { token } = optgeom.view;
@@ -90,7 +90,7 @@
       put("sees-table", "data", { q, token });
     }
     const step = Number(new URLSearchParams(q).get("step") ?? NaN);
-    optgeom.step = Number.isFinite(step) ? step : optgeom.view.steps[optgeom.view.at];
+    optgeom.step = Number.isFinite(step) ? step : optgeom.steps[optgeom.view.at];
     optgeom.drawCursor?.();
   };
 
@@ -100,6 +100,7 @@
     scheme,
     // The view as the server last sent it, and the step that the cursor stands at.
     view: {},
+    steps: [],
     step: undefined,
 
     // Tells the server what was touched. Touches faster than the answers are told together, since a
@@ -112,9 +113,14 @@
       window.dash_clientside.set_props("touched", { data: [...waiting] });
     },
 
-    answered: (view) => {
+    answered: (view, steps) => {
       if (!view) return;
       optgeom.view = view;
+      optgeom.steps = steps;
+      const root = document.documentElement;
+      if (!view.a) root.dataset.empty = "run";
+      else if (!view.layer) root.dataset.empty = "layer";
+      else delete root.dataset.empty;
       waiting = waiting.filter((one) => one.number > view.touched);
       if (!waiting.length) see(view.q);
     },

@@ -13,8 +13,8 @@
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     optgeom: {
-      look: (view) => {
-        window.optgeom.answered(view);
+      look: (view, path, steps) => {
+        window.optgeom.answered(view, steps);
         return skip();
       },
 
@@ -79,7 +79,7 @@
       touched_more: (more, view) => told(view, view?.more.join("\n"), more?.join("\n"), { more }),
       touched_layer: (layer, view) => told(view, view?.layer, layer, { layer }),
       touched_stage: (stage, view) => told(view, view?.stage, stage, { stage }),
-      touched_step: (at, view) => told(view, view?.at, at, { step: view?.steps[at] }),
+      touched_step: (at, view, steps) => told(view, view?.at, at, { step: steps[at] }),
       touched_metric: (metric, view) => told(view, view?.metric, metric, { metric }),
       touched_by: (by, view) => told(view, view?.by, by, { by }),
 

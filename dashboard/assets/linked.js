@@ -94,7 +94,10 @@
       plot.on("plotly_afterplot", () => {
         if (overSteps(plot)) line(plot, "cursor", window.optgeom.step);
         const words = plot.layout?.meta?.words;
-        if (words) plot.closest('[role="img"]').setAttribute("aria-label", words);
+        const box = plot.closest('[role="img"]');
+        if (!words || !box) return;
+        box.setAttribute("aria-label", words);
+        box.dataset.drawn = "";
       });
       plot.on("plotly_hover", (event) => {
         window.clearTimeout(rest);

@@ -13,7 +13,7 @@ from optgeom.dashboard.history import history
 from optgeom.dashboard.looks import Seen, run_at, shared_ends, shown_step, step_of
 from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.parts import colour_bar, metric_help
-from optgeom.dashboard.picture import Explained, Group, Picture, panel, stores
+from optgeom.dashboard.picture import LAYER, Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import neuron_map, pairs, sorted_norms, spectra
 
@@ -67,6 +67,7 @@ def _rail() -> html.Aside:
             html.Div(id="rail", className="rail-list"),
             dcc.Store(id="rail-rows"),
             dcc.Store(id="rail-values"),
+            dcc.Store(id="head-marks"),
         ],
         className="rail",
         id="rail-box",
@@ -138,6 +139,7 @@ def _neurons(place: int) -> Picture:
             reference="NorMuon, arXiv 2510.05491",
         ),
         look=partial(_map, place),
+        needs=(*LAYER, "span", "neuron"),
         draw=_draw_map,
         run=place,
         table=neuron_map.table,
@@ -159,6 +161,7 @@ _ALL = (
             reference="NorMuon, arXiv 2510.05491, Fig. 1b",
         ),
         look=_norms,
+        needs=(*LAYER, "step", "neuron"),
         draw=lambda seen, view, theme: sorted_norms.plot(
             seen.what, theme=theme, neuron=view.neuron
         ),
@@ -177,6 +180,7 @@ _ALL = (
             reference="NorMuon, arXiv 2510.05491, Fig. 1a",
         ),
         look=_spectrum,
+        needs=(*LAYER, "step"),
         draw=lambda seen, view, theme: spectra.plot(seen.what, theme=theme),
         note=_late,
         table=spectra.table,

@@ -11,7 +11,7 @@ from dash import html
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.looks import COLUMNS, Seen, run_at, shared_ends, step_of
 from optgeom.dashboard.parts import colour_bar
-from optgeom.dashboard.picture import Explained, Group, Picture, panel, stores
+from optgeom.dashboard.picture import RUNS, Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import layer_grid
 from optgeom.figures.formats import number, short
@@ -139,6 +139,7 @@ def _picture(place: int) -> Picture:
             "median. Click a cell to open Balance there; drag to zoom the steps.",
         ),
         look=partial(_look, place),
+        needs=(*RUNS, "stage", "metric", "span"),
         draw=_draw,
         run=place,
         table=layer_grid.table,

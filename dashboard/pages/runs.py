@@ -11,7 +11,7 @@ from optgeom.dashboard.capture import Row, configuration, cost
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.grids import grid
 from optgeom.dashboard.looks import Seen, step_of
-from optgeom.dashboard.picture import Explained, Group, Picture, panel, stores
+from optgeom.dashboard.picture import RUNS, Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import losses
 from optgeom.figures.formats import whole
@@ -106,6 +106,7 @@ LOSS = Picture(
         "smallest, largest and last.",
     ),
     look=_loss,
+    needs=(*RUNS, "loss_by", "span"),
     draw=_draw_loss,
     note=_lacking,
     table=losses.table,

@@ -13,7 +13,7 @@ from optgeom.dashboard.history import history
 from optgeom.dashboard.looks import COLUMNS, Seen, run_at, shared_ends, shown_step, step_of
 from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.parts import colour_bar
-from optgeom.dashboard.picture import Explained, Group, Picture, panel, stores
+from optgeom.dashboard.picture import LAYER, Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import spectra, spectrum_map
 from optgeom.figures.formats import number
@@ -104,6 +104,7 @@ def _pictures(place: int) -> tuple[Picture, Picture]:
             reference="NorMuon, arXiv 2510.05491, Fig. 1a",
         ),
         look=partial(_large, place),
+        needs=(*LAYER, "step"),
         draw=lambda seen, view, theme: spectra.plot(seen.what, theme=theme, height=LARGE),
         note=partial(_late, place),
         run=place,
@@ -121,6 +122,7 @@ def _pictures(place: int) -> tuple[Picture, Picture]:
             formula="log10(s_i / s_1)",
         ),
         look=partial(_map, place),
+        needs=(*LAYER, "span"),
         draw=_draw_map,
         run=place,
         table=spectrum_map.table,

@@ -179,7 +179,7 @@ def test_controls_show_the_view(runs: Runs) -> None:
     view = resolved(runs, View(step=19))
     shown = control_values(runs, view, "token")
     assert shown["view"]["q"] == f"?a=muon&b=normuon&layer={UP}&step=19"
-    assert shown["view"]["steps"] == [0, 10, 20, 30, 40]
+    assert shown["steps"] == [0, 10, 20, 30, 40]
     assert (shown["slider"], shown["slider_max"], shown["step_text"]) == (1, 4, "step 10")
     assert shown["layer"] == shown["view"]["layer"] == UP
     assert shown["span_text"] == ""
