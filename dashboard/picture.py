@@ -151,7 +151,7 @@ class Group(NamedTuple):
 
 def stores(groups: Sequence[Group]) -> html.Div:
     """Return the stores of a page's groups; they come and go with its figures."""
-    return html.Div([dcc.Store(id=group.marks) for group in groups])
+    return html.Div([dcc.Store(id=group.marks) for group in groups], hidden=True)
 
 
 def answer(

@@ -170,8 +170,17 @@ def _floor(trace: Trace, layer: str, stage: str, step: int) -> float:
     return floor / top if math.isfinite(floor) and math.isfinite(top) and top > 0 else 0.0
 
 
-def plot(what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure:
-    """Draw the spectra on a log axis, the momentum dashed, labelled at the line ends."""
+def plot(
+    what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT, right: int | None = None
+) -> go.Figure:
+    """Draw the spectra on a log axis, the momentum dashed, labelled at the line ends.
+
+    Args:
+        what: the curves.
+        theme: the colours.
+        height: pixels.
+        right: the margin that holds the labels, shared with figures beside this one.
+    """
     if not what.curves:
         return empty(what.missing, theme, height=height)
     bottom, top = math.log10(what.bottom), math.log10(1.3)
@@ -203,7 +212,7 @@ def plot(what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure
         layout=layout(
             theme,
             height=height,
-            right=margin_for([label.text for label in ends]),
+            right=right_margin(what) if right is None else right,
             xaxis=axis(theme, title="index (%)", horizontal=True, range=[0, 100], dtick=25)
             | {"hoverformat": ".0f", "unifiedhovertitle": {"text": "index %{x:.0f} %"}}
             | crosshair(theme),
@@ -219,6 +228,11 @@ def plot(what: SpectrumInfo, *, theme: Theme, height: int = HEIGHT) -> go.Figure
             annotations=notes,
         ),
     )
+
+
+def right_margin(what: SpectrumInfo) -> int:
+    """Return the margin in pixels that holds the labels of all curves."""
+    return margin_for([_end_label(curve, what) for curve in what.curves])
 
 
 def _label(curve: SpectrumCurve, what: SpectrumInfo) -> str:

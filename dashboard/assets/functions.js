@@ -115,7 +115,7 @@
     if (details.open !== Boolean(window.optgeom.view.table)) touch({ table: details.open });
   }, true);
 
-  // A tab that nobody sees asks for nothing; shown again, it asks at once.
+  // A tab that nobody sees asks for nothing, and plays nothing.
   document.addEventListener("visibilitychange", () => {
     window.dash_clientside.set_props("tick", { disabled: document.hidden });
     if (document.hidden) {

@@ -53,11 +53,12 @@ def _large(place: int, runs: Runs, view: View) -> Seen | None:
         return None
     shown = runs.some(view.runs)[:COLUMNS]
     step = shown_step(view, shown)
-    # All of them are read, so that every column ends at the same floor.
+    # All of them are read, so that every column has the same axes and the same width.
     everything = spectra.info(shown, view.layer, step=step, stage=view.stage, slots=runs.slots())
     mine = [one for one in everything.curves if one.run == trace.name]
     lacking = [one for one in everything.missing if one.run in ("", trace.name)]
-    return Seen(everything._replace(curves=tuple(mine), missing=tuple(lacking)), step)
+    what = everything._replace(curves=tuple(mine), missing=tuple(lacking))
+    return Seen(what, step, scale=spectra.right_margin(everything))
 
 
 def _late(place: int, seen: Seen, view: View) -> str:
@@ -105,7 +106,9 @@ def _pictures(place: int) -> tuple[Picture, Picture]:
         ),
         look=partial(_large, place),
         needs=(*LAYER, "step"),
-        draw=lambda seen, view, theme: spectra.plot(seen.what, theme=theme, height=LARGE),
+        draw=lambda seen, view, theme: spectra.plot(
+            seen.what, theme=theme, height=LARGE, right=seen.scale
+        ),
         note=partial(_late, place),
         run=place,
         table=spectra.table,

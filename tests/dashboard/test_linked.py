@@ -317,3 +317,31 @@ def test_the_menu_of_a_figure_works_by_keys(open_page: Opener, address: str) -> 
     page.keyboard.press("Escape")
     page.wait_for_selector(".menu", state="detached")
     assert page.evaluate("() => document.activeElement.className") == "icon menu-button"
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        "{step: 13}",
+        "{layer: 'blocks.0.attention.q.weight'}",
+        "{neuron: 5}",
+        "{span: [4.2, 31.7]}",
+        "{span: null}",
+        "{theme: 'dark'}",
+        "{stage: 'momentum'}",
+    ],
+)
+def test_what_the_browser_foresees_is_what_the_server_answers(
+    open_page: Opener, address: str, touch: str
+) -> None:
+    """Figures are asked for before the answer: were it another, they would be asked for twice."""
+    page = open_page(f"{address}/?a=muon&b=normuon&span=0-35&layer={UP}").page
+    page.evaluate(RECORD)
+    page.evaluate(f"() => window.optgeom.touch({touch})")
+    page.wait_for_timeout(1500)
+    answers = page.evaluate("() => window.answers.map((one) => Object.keys(one.response || {}))")
+    for marks in ("norms-marks", "map-a-marks"):
+        assert sum(marks in one for one in answers) <= 1
+    assert any("view" in one for one in answers)
+    seen = page.evaluate("() => window.optgeom.view.q")
+    assert page.url.endswith(seen)
