@@ -16,7 +16,7 @@ from optgeom.dashboard.cards import cards
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.headline import said
 from optgeom.dashboard.looks import shown_step
-from optgeom.dashboard.report_page import Figure, Part, Report, render
+from optgeom.dashboard.report_page import Figure, Part, Report, Row, render
 from optgeom.dashboard.view import View, resolve
 from optgeom.figures import pairs
 from optgeom.figures.formats import whole
@@ -40,6 +40,10 @@ ROWS = (
     ("layers-0", "layers-1"),
 )
 """Figures side by side of the report's first layer; further layers have the first row."""
+
+
+NEURON_SCALE = ((0.0, "1/4 or less"), (0.25, "1/2"), (0.5, "1"), (0.75, "2"), (1.0, "4 or more"))
+"""The labels of the scale of neurons over steps: norm / mean."""
 
 
 class ReportError(OptgeomError):
@@ -139,18 +143,26 @@ def _part(
     shown = runs.some(view.runs)
     step = shown_step(view, shown)
     with_layer = [trace for trace in everything if layer_in(trace, layer.name) is not None]
-    rows = ROWS if entire else ROWS[:1]
-    drawn = [
-        [one for name in row if (one := _figure(PICTURES[name], runs, view)) is not None]
-        for row in rows
-    ]
+    rows = [_row(row, runs, view) for row in (ROWS if entire else ROWS[:1])]
     return Part(
         title=layer_title(layer),
         name=layer.name,
         sentence=said(view, shown, layer, step),
         cards=cards(with_layer, layer.name, stage=view.stage, step=step),
-        rows=tuple(tuple(row) for row in drawn if row),
+        rows=tuple(row for row in rows if row.figures),
     )
+
+
+def _row(names: Sequence[str], runs: Runs, view: View) -> Row:
+    drawn = [_figure(PICTURES[name], runs, view) for name in names]
+    figures = tuple(one for one in drawn if one is not None)
+    if names[0] == "map-a":
+        return Row(figures, "diverging", NEURON_SCALE)
+    first = PICTURES[names[0]]
+    seen = first.look(runs, view) if first.bar is not None else None
+    if first.bar is None or seen is None:
+        return Row(figures)
+    return Row(figures, "sequential", tuple(first.bar(seen)))
 
 
 def _figure(picture: Picture, runs: Runs, view: View) -> Figure | None:

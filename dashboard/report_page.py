@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from optgeom.dashboard.capture import Row
+from optgeom.dashboard.capture import Row as Setting
 from optgeom.dashboard.cards import Card
-from optgeom.figures.theme import CONFIG, FONT, LIGHT, MONO
+from optgeom.figures.theme import CONFIG, FONT, LIGHT, MONO, ScaleName, scale_stops
 
 _E = html.escape
 
@@ -26,6 +26,20 @@ class Figure(NamedTuple):
     words: str = ""
 
 
+class Row(NamedTuple):
+    """Figures side by side, and the colour bar that they share, if they have one.
+
+    Attributes:
+        figures: the figures.
+        scale: ``diverging`` or ``sequential``; empty: no bar.
+        labels: its labels, each with its place from 0 to 1.
+    """
+
+    figures: tuple[Figure, ...]
+    scale: ScaleName | None = None
+    labels: tuple[tuple[float, str], ...] = ()
+
+
 class Part(NamedTuple):
     """One layer at one step."""
 
@@ -33,7 +47,7 @@ class Part(NamedTuple):
     name: str
     sentence: str
     cards: tuple[Card, ...]
-    rows: tuple[tuple[Figure, ...], ...]
+    rows: tuple[Row, ...]
 
 
 class Report(NamedTuple):
@@ -45,8 +59,8 @@ class Report(NamedTuple):
     pairs: Figure
     loss: Figure | None
     runs: tuple[str, ...]
-    configuration: tuple[Row, ...]
-    cost: tuple[Row, ...]
+    configuration: tuple[Setting, ...]
+    cost: tuple[Setting, ...]
 
 
 def render(report: Report) -> str:
@@ -96,16 +110,29 @@ def render(report: Report) -> str:
 
 
 def _part(part: Part, place: Any) -> str:
-    rows = "".join(
-        '<div class="pair">'
-        + "".join(f"<div><h3>{_E(one.title)}{_note(one)}</h3>{place(one)}</div>" for one in row)
-        + "</div>"
-        for row in part.rows
-    )
     return (
         f'<section class="part"><h2>{_E(part.title)} <small>{_E(part.name)}</small></h2>'
-        f'<p class="sentence">{_E(part.sentence)}</p>{_cards(part.cards)}{rows}</section>'
+        f'<p class="sentence">{_E(part.sentence)}</p>{_cards(part.cards)}'
+        f"{''.join(_row(row, place) for row in part.rows)}</section>"
     )
+
+
+def _row(row: Row, place: Any) -> str:
+    figures = "".join(
+        f"<div><h3>{_E(one.title)}{_note(one)}</h3>{place(one)}</div>" for one in row.figures
+    )
+    return f'<div class="pair">{figures}</div>{_bar(row)}'
+
+
+def _bar(row: Row) -> str:
+    if row.scale is None:
+        return ""
+    colours = ",".join(scale_stops(LIGHT, row.scale))
+    labels = "".join(
+        f'<span style="left:{100 * at:.1f}%">{_E(text)}</span>' for at, text in row.labels
+    )
+    gradient = f"background:linear-gradient(to right,{colours})"
+    return f'<div class="bar"><i style="{gradient}"></i><div>{labels}</div></div>'
 
 
 def _loss(loss: Figure | None, place: Any) -> str:
@@ -135,7 +162,7 @@ def _cards(cards: Sequence[Card]) -> str:
     return f'<table class="cards"><tr><th></th>{head}{versus}</tr>{"".join(rows)}</table>'
 
 
-def _table(runs: Sequence[str], rows: Sequence[Row]) -> str:
+def _table(runs: Sequence[str], rows: Sequence[Setting]) -> str:
     head = "".join(f"<th>{_E(run)}</th>" for run in runs)
     body = "".join(
         f"<tr><th>{_E(row.name)}</th>{''.join(f'<td>{_E(v)}</td>' for v in row.values)}</tr>"
@@ -180,6 +207,11 @@ section {{ margin-top: 40px; }}
 .pair {{ display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 16px;
   margin-top: 16px; }}
 .pair > div, .figure {{ min-width: 0; }}
+.bar {{ margin: 0 auto 24px 56px; width: 384px; font-size: 12px; color: {LIGHT.muted};
+  print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
+.bar i {{ display: block; height: 12px; border: 1px solid {LIGHT.grid}; }}
+.bar div {{ position: relative; height: 20px; }}
+.bar span {{ position: absolute; transform: translateX(-50%); white-space: nowrap; }}
 table {{ border-collapse: collapse; }}
 th, td {{ text-align: left; font-weight: 400; padding: 4px 24px 4px 0; vertical-align: top;
   border-bottom: 1px solid {LIGHT.grid}; overflow-wrap: anywhere; }}

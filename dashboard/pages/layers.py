@@ -142,6 +142,7 @@ def _picture(place: int) -> Picture:
         needs=(*RUNS, "stage", "metric", "span"),
         draw=_draw,
         run=place,
+        note=lambda seen, view: METRICS[view.metric].title,
         table=layer_grid.table,
         words=layer_grid.words,
         bar=_bar if place == 0 else None,

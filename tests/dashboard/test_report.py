@@ -45,6 +45,8 @@ def test_it_holds_the_sentence_the_numbers_and_every_run(report: Path) -> None:
     # ten of the first layer, two of the first layer of each other kind, all layers, the loss
     assert len(figures) == 10 + 2 * 5 + 2
     assert page.count('class="figure"') == len(figures)
+    assert page.count('class="bar"') == 3
+    assert "1/4 or less" in page
 
 
 def test_chosen_runs_layers_and_steps(demo: Path, tmp_path: Path) -> None:
