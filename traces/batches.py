@@ -16,6 +16,7 @@ import pyarrow as pa
 from optgeom.traces.schema import FLOATS
 
 Numbers = np.ndarray[Any, Any]
+_KEYS = ("step", "layer", "stage", "name")
 
 
 def make_batch(
@@ -30,6 +31,22 @@ def make_batch(
     """
     columns = [_column([row.get(field.name) for row in rows], field, lost) for field in schema]
     return pa.record_batch(columns, schema=schema)
+
+
+def with_keys(batch: pa.RecordBatch, lost: Counter[str]) -> pa.RecordBatch:
+    """The rows that say what they are of: one without a step or a name would belong nowhere.
+
+    Args:
+        batch: from make_batch.
+        lost: counts, by key, the rows that are left out.
+    """
+    whole = np.ones(batch.num_rows, bool)
+    for name in _KEYS:
+        column = batch.column(name) if name in batch.schema.names else None
+        if column is not None and column.null_count:
+            lost[name] = max(lost[name], column.null_count)
+            whole &= column.is_valid().to_numpy(zero_copy_only=False)
+    return batch if whole.all() else batch.filter(pa.array(whole))
 
 
 def integers(values: Sequence[int] | Numbers, kind: pa.DataType) -> pa.Array:

@@ -55,6 +55,8 @@ class Traces(Mapping[str, Trace]):
                     trace = Trace(self._place.below(name), self._cache)
                 elif trace.refresh():
                     changed = True
+            except FileNotFoundError:
+                changed = True  # removed since the folder was listed
             except DamagedTrace as error:
                 damaged[name] = error.with_traceback(None)
                 if name not in self._damaged:

@@ -167,6 +167,8 @@ class Grids:
     def _numbers(self, column: str, stage: str) -> Grid:
         def decode(part: Part) -> tuple[Numbers, Mask | None]:
             found = one_array(part.columns([column]).column(0))
+            if pa.types.is_null(found.type):
+                found = found.cast(pa.float64())
             return numbers(found).astype(np.float64, copy=False), validity(found)
 
         def check(kind: pa.DataType) -> None:
@@ -224,8 +226,8 @@ class Grids:
         """The column's own table, and what others have where it has nothing."""
         tables = self._files.tables((*OPEN_TABLES, *self._files.derived_tables()))
         owners = [one for one in tables if column in one.types]
-        for one in owners:
-            check(one.types[column])
+        for part in (part for one in owners for part in one.parts if column in part.types):
+            check(part.types[column])
         whole: _Sheet | None = None
         for table in owners:
             sheet = _Sheet(axes, blank())
@@ -248,8 +250,8 @@ class Grids:
         recorded = {vocabulary.words[code] for index in indexes for code in index.layers}
         known = [layer.name for layer in self._files.info.layers]
         layers = (*known, *sorted(recorded.difference(known)))
-        places = {vocabulary.find(name): place for place, name in enumerate(layers)}
-        places.pop(-1, None)
+        # made where there is none: a later analysis may be the first to name a layer
+        places = {vocabulary.code(name): place for place, name in enumerate(layers)}
         code = vocabulary.find(stage)
         steps = np.unique(np.concatenate([index.steps(None, code) for index in indexes]))
         steps.setflags(write=False)

@@ -66,7 +66,7 @@ class TraceFiles:
             entries = self._listing.look(ended=self.closed)
             if entries.get(RUN_FILE) != self.entries.get(RUN_FILE):
                 info = self._read_run()
-                if info.columns != self.info.columns:
+                if (info.columns, info.created) != (self.info.columns, self.info.created):
                     self._tables.clear()
                 self.info = info
             self.entries = entries

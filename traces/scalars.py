@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from optgeom.traces.batches import integers
-from optgeom.traces.columns import numbers, one_array, one_chunk
+from optgeom.traces.columns import numbers, one_array, one_chunk, validity
 from optgeom.traces.parts import PartTable
 from optgeom.traces.schema import TEXT
 
@@ -48,8 +48,11 @@ class Scalars:
         # most runs have one attempt and one rank: nothing to sort by
         several = [one for one in (-ranks, attempts) if one.min() < one.max()]
         order = np.lexsort((*several, steps, names))
+        valid = validity(column.indices)
+        if valid is not None:
+            order = order[valid[order]]
         changes = (steps[order][1:] != steps[order][:-1]) | (names[order][1:] != names[order][:-1])
-        kept = order[np.append(changes, True)]
+        kept = order[np.append(changes, True)[: len(order)]]
         ends = np.searchsorted(names[kept], np.arange(len(words) + 1))
         ranges = {
             word: (int(ends[place]), int(ends[place + 1]))

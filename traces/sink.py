@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.batches import make_batch
+from optgeom.traces.batches import make_batch, with_keys
 from optgeom.traces.columns import one_chunk
 from optgeom.traces.names import PartName
 from optgeom.traces.schema import STORED_DTYPES, plain
@@ -52,7 +52,10 @@ class TableLog:
         """Append the rows taken since the last flush to the stream; seal it if it is large."""
         if not self._rows:
             return
-        batch = make_batch(self._rows, self._plain, self.lost)
+        batch = with_keys(make_batch(self._rows, self._plain, self.lost), self.lost)
+        if not batch.num_rows:
+            self._rows = []
+            return
         if self._stream is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._stream = WriteAhead(self._folder, self._next, self._plain)

@@ -73,7 +73,6 @@ class StreamPart(Part):
         """
         path = f"{folder}/{name.file}"
         place, shown = source.place, source.place.of(path)
-        since = known._position if known is not None else None
         try:
             sums = place.read(f"{folder}/{name.sums}").to_pybytes()
         except FileNotFoundError:
@@ -82,6 +81,10 @@ class StreamPart(Part):
                     f"{shown} is damaged: the .sums file beside it is missing. Restore it"
                 ) from None
             raise
+        if known is not None and not known._position.continues(sums):
+            # a run that was started again in the same place: nothing of the old one counts
+            known = None
+        since = known._position if known is not None else None
         data = place.read(path, since.offset if since else 0).to_pybytes()
         batches, position = read_stream(data, sums, shown, since)
         tables = known._tables if known is not None else ()

@@ -347,16 +347,18 @@ class Trace:
         return neuron_count(index.parts, rows) if known is None else known
 
     def _layer_code(self, name: str) -> int:
-        code = self._files.vocabulary.find(name)
-        if all(layer.name != name for layer in self.layers) and not any(
-            code in self.index(table).layers for table in CELL_TABLES
-        ):
-            raise self._no_layer(name)
-        return code
+        if all(layer.name != name for layer in self.layers):
+            # loaded first: a word has no code before a table brings it
+            indexes = [self.index(table) for table in CELL_TABLES]
+            code = self._files.vocabulary.find(name)
+            if not any(code in index.layers for index in indexes):
+                raise self._no_layer(name)
+        return self._files.vocabulary.find(name)
 
     def _stage_code(self, name: str) -> int:
+        indexes = [self.index(table) for table in CELL_TABLES]
         code = self._files.vocabulary.find(name)
-        if not any(code in self.index(table).stages for table in CELL_TABLES):
+        if not any(code in index.stages for index in indexes):
             raise self._no_stage(name)
         return code
 

@@ -83,10 +83,23 @@ class WriteAhead:
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """How far a stream has been read: the bytes of its schema message, the next batch's start."""
+    """How far a stream has been read.
+
+    Attributes:
+        schema: the bytes of its schema message.
+        offset: where the next batch starts.
+        lines: how many bytes of the checksums beside it belong to what was read.
+        crc: their CRC-32: another run's stream in the same place has others.
+    """
 
     schema: bytes = b""
     offset: int = 0
+    lines: int = 0
+    crc: int = 0
+
+    def continues(self, sums: bytes) -> bool:
+        """Whether these are the checksums of the stream that was read so far."""
+        return len(sums) >= self.lines and zlib.crc32(sums[: self.lines]) == self.crc
 
 
 def read_stream(
@@ -128,7 +141,8 @@ def read_stream(
         batches = list(pa.ipc.open_stream(body))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedTrace(f"{name} is damaged: {str(error).partition(chr(10))[0]}") from error
-    return batches, StreamPosition(schema, end)
+    read = _LINE * sum(stop <= end for stop, _ in _parse_sums(sums, name))
+    return batches, StreamPosition(schema, end, read, zlib.crc32(sums[:read]))
 
 
 def _parse_sums(sums: bytes, name: str) -> list[tuple[int, int]]:
