@@ -119,6 +119,7 @@ def _controls(app: dash.Dash, runs: Runs) -> None:
         "more_text": Output("more-button", "children"),
         "more_off": Output("more-button", "disabled"),
         "swap_off": Output("swap", "disabled"),
+        "play_off": Output("play", "disabled"),
     }
     inputs = {
         "url": Input("url", "search"),
@@ -133,7 +134,9 @@ def _controls(app: dash.Dash, runs: Runs) -> None:
     def update(
         url: str, touches: Any, token: str | None, before: Stored, given: dict[str, Any]
     ) -> dict[str, Any]:
-        if before is None or ctx.triggered_id == "url":
+        # A tab leads to the address that was answered last: what was touched since still counts.
+        asked = ctx.triggered_id == "url" and before and parse(url) != parse(before["q"])
+        if before is None or asked:
             view = parse(url)
         else:
             view = parse(before["q"])
@@ -142,7 +145,7 @@ def _controls(app: dash.Dash, runs: Runs) -> None:
         told = max((one["number"] for one in untold(touches, 0)), default=0)
         with runs.lock:
             after = resolved(runs, view)
-            if before and ctx.triggered_id != "url":
+            if before and not asked:
                 known = (search(after), token, told)
                 if known == (before["q"], before["token"], before["touched"]):
                     raise dash.exceptions.PreventUpdate
@@ -315,6 +318,9 @@ def _runs(app: dash.Dash, runs: Runs) -> None:
 def _live(app: dash.Dash, runs: Runs, seen: Live) -> None:
     def live(_: int | None, token: str | None) -> Any:
         fresh = runs.refresh(max_age=LOOK_EVERY)
+        if fresh != token:
+            # What could not be drawn is tried again: what was said of it is over.
+            dash.set_props("problem", {"children": None})
         return (no_update if fresh == token else fresh), seen.text(runs, fresh, time.monotonic())
 
     def retry(clicks: int | None) -> Any:

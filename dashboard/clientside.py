@@ -59,7 +59,12 @@ def run_in_browser(app: dash.Dash) -> None:
         Input("url", "pathname"),
         State("steps", "data"),
     )
-    run("address", *(Output(tab, "href") for tab in tabs), Input("view", "data"))
+    run(
+        "address",
+        *(Output(tab, "href") for tab in tabs),
+        Input("view", "data"),
+        Input("url", "pathname"),
+    )
     run(
         "route",
         *(Output(f"page-{place}", "style") for place in places),

@@ -95,7 +95,6 @@ def bar() -> html.Div:
                 className="icon",
                 type="button",
                 title="Play",
-                **{"aria-label": "Play the captured steps"},
             ),
             dmc.Slider(
                 id="slider",

@@ -28,9 +28,9 @@ CODE = "with optgeom.watch(model, optimizer, out={out!r}) as rec:\n    train(mod
 
 def headline(runs: Runs, view: View) -> list[Any]:
     """Return the sentence and the four cards, or what is missing."""
-    if view.a is None or view.layer is None:
-        return [nothing_yet(runs, view)]
     traces = runs.some(view.runs)
+    if not traces or view.layer is None:
+        return [nothing_yet(runs, view)]
     layer = find_layer(traces, view.layer)
     step = shown_step(view, traces)
     slots = runs.slots()
@@ -89,11 +89,12 @@ def _card(card: Card, order: Sequence[Trace], slots: dict[str, int]) -> html.Div
 
 def nothing_yet(runs: Runs, view: View) -> html.Div:
     """Return a page's empty state: no run, or a run without layers."""
-    out = f"{runs.path}/a" if view.a is None else runs.path
-    if view.a is None:
+    gone = not runs.some(view.runs)
+    out = f"{runs.path}/a" if gone else runs.path
+    if gone:
         title, text = "No runs yet", f"Nothing has been captured under {runs.path} so far."
     else:
-        title, text = "No layer was captured", f"{run_label(view.a)} holds no matrix."
+        title, text = "No layer was captured", f"{run_label(view.a or '')} holds no matrix."
     return empty(
         title, f"{text} This page follows the folder; attach one line:", CODE.format(out=out)
     )
@@ -107,7 +108,7 @@ def title(runs: Runs, view: View, page: str) -> list[Any]:
         view: the view.
         page: the page's path.
     """
-    if view.a is None or (view.layer is None and page != "/runs"):
+    if not runs.some(view.runs) or (view.layer is None and page != "/runs"):
         return [nothing_yet(runs, view)]
     if page == "/runs":
         return []

@@ -98,7 +98,8 @@ def panel(picture: Picture, *, className: str = "") -> html.Section:
         "\N{MIDLINE HORIZONTAL ELLIPSIS}",
         className="icon menu-button",
         type="button",
-        **{"aria-label": f"Menu of the figure {picture.title}", "data-panel": name},
+        **{"aria-label": f"Menu of the figure {picture.title}", "data-panel": name}
+        | {"aria-haspopup": "menu", "aria-expanded": "false"},
     )
     explain = picture.explain
     head = [

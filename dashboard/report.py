@@ -106,7 +106,7 @@ def _collect(
         title=" and ".join(run_label(run) for run in reversed(view.runs)),
         subtitle=_subtitle(everything),
         parts=tuple(parts),
-        pairs=Figure("", pairs.plot(layer_pairs, theme=LIGHT)),
+        pairs=Figure("", pairs.plot(layer_pairs, theme=LIGHT), words=pairs.words(layer_pairs)),
         loss=_figure(PICTURES["loss"], runs, view),
         runs=tuple(run_label(trace.name) for trace in everything),
         configuration=configuration(everything),

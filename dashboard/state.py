@@ -50,7 +50,9 @@ def touched(view: View, what: Mapping[str, Any], steps: Sequence[int]) -> View:
         if key in _ACTIONS:
             return _ACTIONS[key](view, value)
         if key == "step" and _is_number(value) and steps:
-            return replace(view, step=min(steps, key=lambda one: abs(one - value)))
+            stop = min(steps, key=lambda one: abs(one - value))
+            # The last one goes on with a run that goes on.
+            return replace(view, step=None if stop == steps[-1] else stop)
     return view
 
 
@@ -63,6 +65,8 @@ def _run_a(view: View, run: Any) -> View:
 def _run_b(view: View, run: Any) -> View:
     if not isinstance(run, str) or not run:
         return replace(view, b=None, alone=True)
+    if run == view.a and view.b is None:
+        return view
     other = view.b if run == view.a else view.a
     return replace(view, a=other or view.a, b=run, alone=False)
 
@@ -137,6 +141,7 @@ def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) 
     everything = runs.all()
     slots = runs.slots()
     drawn = runs.some(view.runs)
+    pair = runs.some([run for run in (view.a, view.b) if run])
     steps = stops_of(runs, view)
     place = _place(steps, view.step)
     others = [trace for trace in everything if trace.name not in (view.a, view.b)]
@@ -168,7 +173,7 @@ def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) 
         "b_mark": controls.run_mark(view.b, slots, side="b"),
         "more_data": controls.more_options(others, slots),
         "more": list(view.more),
-        "layer_data": controls.layer_options(drawn),
+        "layer_data": controls.layer_options(pair),
         "layer": view.layer,
         "stage_data": controls.stage_options(drawn),
         "stage": view.stage,
@@ -178,7 +183,8 @@ def control_values(runs: Runs, view: View, token: str | None, *, told: int = 0) 
         "slider_off": len(steps) < 2,
         "step_text": f"step {whole(steps[place])}" if steps else "no step yet",
         "more_text": f"+ {len(view.more)}" if view.more else "+ run",
-        "more_off": not others,
+        "more_off": not others or view.b is None,
+        "play_off": len(steps) < 2,
         "span_text": _span_text(view),
         "swap_off": view.b is None,
     }

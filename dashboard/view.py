@@ -156,7 +156,9 @@ def resolve(view: View, traces: Sequence[Trace]) -> View:
     names = [trace.name for trace in traces]
     known = {trace.name: trace for trace in traces}
     a, b = _pair(view, traces)
-    more = tuple(run for run in dict.fromkeys(view.more) if run in names and run not in (a, b))
+    further = [run for run in dict.fromkeys(view.more) if run in names and run not in (a, b)]
+    # Further runs stand beside a pair: with A alone, the first of them would be taken for B.
+    more = tuple(further) if b is not None else ()
     shown = [known[run] for run in (a, b) if run]
     layer = view.layer
     if layer is None or not any(layer_in(trace, layer) for trace in shown):
@@ -176,7 +178,7 @@ def _stage(asked: str, traces: Sequence[Trace]) -> str:
 def _pair(view: View, traces: Sequence[Trace]) -> tuple[str | None, str | None]:
     names = [trace.name for trace in traces]
     a = view.a if view.a in names else None
-    b = view.b if view.b in names else None
+    b = view.b if view.b in names and view.b != a else None
     if a is None and b is None:
         first: dict[str, str] = {}
         for trace in traces:

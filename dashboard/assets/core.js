@@ -38,7 +38,8 @@
     if (key === "step") {
       const { steps } = optgeom;
       if (!steps?.length || !Number.isFinite(value)) return null;
-      return search([...pairs, [key, String(nearest(steps, value))]]);
+      const stop = nearest(steps, value);
+      return search(stop === steps.at(-1) ? pairs : [...pairs, [key, String(stop)]]);
     }
     if (key === "layer") {
       return value === now
@@ -89,8 +90,10 @@
     if (name === "balance" && pairs.some(([key]) => key === "table")) {
       put("sees-table", "data", { q, token });
     }
-    const step = Number(new URLSearchParams(q).get("step") ?? NaN);
-    optgeom.step = Number.isFinite(step) ? step : optgeom.steps[optgeom.view.at];
+    // The stop at or before it, as the server takes it; the last one where none is asked for.
+    const asked = new URLSearchParams(q).get("step");
+    const before = optgeom.steps.filter((one) => asked === null || one <= Number(asked));
+    optgeom.step = before.at(-1) ?? optgeom.steps[0];
     optgeom.drawCursor?.();
   };
 
@@ -113,6 +116,9 @@
       window.dash_clientside.set_props("touched", { data: [...waiting] });
     },
 
+    // Whether something was touched that no answer knows of yet.
+    waits: () => waiting.length > 0,
+
     answered: (view, steps) => {
       if (!view) return;
       optgeom.view = view;
@@ -125,6 +131,8 @@
       if (!waiting.length) see(view.q);
     },
   });
+
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => see(drawn));
 })();
 
 window.dashMantineFunctions = window.dashMantineFunctions || {};

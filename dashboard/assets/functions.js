@@ -2,12 +2,12 @@
 
 (() => {
   const skip = () => window.dash_clientside.no_update;
-  const { touch, here, scheme, PAGES } = window.optgeom;
+  const { touch, here, scheme, waits, PAGES } = window.optgeom;
   const opened = new Set();
   let waited = 0;
 
   const told = (view, shown, value, what) => {
-    if (view && value !== undefined && shown !== value) touch(what);
+    if (view && value !== undefined && (shown !== value || waits())) touch(what);
     return skip();
   };
 
@@ -31,6 +31,11 @@
         if (name !== "balance" && !opened.has(name)) {
           opened.add(name);
           window.dash_clientside.set_props(`page-${name}-opened`, { data: true });
+        }
+        for (const tab of document.querySelectorAll("nav .tab")) {
+          const current = tab.pathname === here();
+          if (current) tab.setAttribute("aria-current", "page");
+          else tab.removeAttribute("aria-current");
         }
         document.title = `${name[0].toUpperCase()}${name.slice(1)} \u00b7 optgeom`;
         return [
@@ -112,7 +117,8 @@
   document.addEventListener("toggle", (event) => {
     const details = event.target;
     if (details.id !== "neurons-details") return;
-    if (details.open !== Boolean(window.optgeom.view.table)) touch({ table: details.open });
+    const shown = Boolean(window.optgeom.view.table);
+    if (details.open !== shown || waits()) touch({ table: details.open });
   }, true);
 
   // A tab that nobody sees asks for nothing, and plays nothing.
@@ -121,6 +127,7 @@
     if (document.hidden) {
       window.dash_clientside.set_props("play-clock", { disabled: true });
       window.dash_clientside.set_props("play-glyph", { className: "glyph glyph-play" });
+      window.dash_clientside.set_props("play", { title: "Play" });
     }
   });
 })();

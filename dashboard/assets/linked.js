@@ -69,13 +69,10 @@
 
   // Layers lead to Balance, at the layer and the step that were clicked.
   const open = (layer, step) => {
-    const query = new URLSearchParams(window.optgeom.view.q || "");
-    query.set("layer", layer);
-    query.set("step", String(Math.round(step)));
-    query.delete("neuron");
-    const search = `?${query.toString().replaceAll("+", "%20")}`;
-    window.history.pushState(null, "", `/${search}`);
+    window.history.pushState(null, "", `/${window.optgeom.view.q || ""}`);
     window.dispatchEvent(new PopStateEvent("popstate"));
+    touch({ layer });
+    touch({ step });
   };
 
   const zoomed = (plot, event) => {

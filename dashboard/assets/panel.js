@@ -16,9 +16,10 @@
     const box = plot.getBoundingClientRect();
     const title = section.getAttribute("aria-label");
     const head = section.querySelector("h2").textContent;
-    const layer = document.querySelector(".layer-line span")?.textContent ?? "";
+    const layer = section.closest(".content")?.querySelector(".layer-line span")?.textContent ?? "";
     const note = section.querySelector(".panel-note").textContent;
-    const step = document.getElementById("step-text").textContent;
+    const told = / at step /.test(layer) || window.optgeom.here() === "/runs";
+    const step = told ? "" : document.getElementById("step-text").textContent;
     const words = [...new Set([title, head, layer, step, note].filter(Boolean))];
     const margin = { ...plot.layout.margin, t: (plot.layout.margin?.t ?? 8) + 32 };
     const layout = {
@@ -66,7 +67,9 @@
     } else if (action === "csv") {
       save(`optgeom-${name}.csv`, `/csv/${name}${window.optgeom.view.q || ""}`);
     } else if (action === "link") {
-      navigator.clipboard.writeText(window.location.href);
+      // Over plain http from another machine browsers have no clipboard.
+      if (navigator.clipboard) navigator.clipboard.writeText(window.location.href);
+      else window.prompt("The link to this view", window.location.href);
     } else if (action === "full") {
       section.classList.toggle("full");
       window.dispatchEvent(new Event("resize"));

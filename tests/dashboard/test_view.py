@@ -74,6 +74,22 @@ def test_no_run_at_all() -> None:
     assert resolve(View(a="x"), ()) == View()
 
 
+@given(VIEWS)
+def test_a_resolved_view_stays_as_it_is(runs: Runs, view: View) -> None:
+    names = [None, "muon", "normuon", "adamw", "x"]
+    for a in names:
+        for b in names:
+            once = resolved(runs, replace(view, a=a, b=b, layer=UP, more=("muon", "adamw")))
+            assert resolved(runs, parse(search(once))) == once
+
+
+def test_one_run_alone_has_none_beside_it(runs: Runs) -> None:
+    view = resolved(runs, View(a="muon", alone=True, more=("normuon",)))
+    assert view.runs == ("muon",)
+    assert control_values(runs, view, None)["more_off"]
+    assert touched(view, {"b": "muon"}, []) == view
+
+
 def test_one_run_is_run_a(runs: Runs) -> None:
     (muon,) = runs.some(["muon"])
     view = resolve(View(), [muon])
@@ -120,7 +136,9 @@ SAME: dict[str, object] = {"a": "muon", "b": "normuon", "layer": UP, "neuron": 3
     ("what", "after"),
     [
         ({"step": 13.2}, {"step": 10}),
-        ({"step": 900}, {"step": 20}),
+        ({"step": 900}, {"step": None}),
+        ({"step": 16}, {"step": None}),
+        ({"step": 4}, {"step": 0}),
         ({"step": "soon"}, SAME),
         ({"step": True}, SAME),
         ({"layer": "y"}, {"layer": "y", "neuron": None}),
