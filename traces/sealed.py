@@ -14,8 +14,10 @@ from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.keys import CELL, Keys
 from optgeom.traces.names import PartName
 from optgeom.traces.part import Floats, Lists, Part, Source
+from optgeom.traces.schema import FLOATS
 
 _COMPARED = ("step", "layer", "stage")
+_FEW = 4
 
 
 class SealedPart(Part):
@@ -60,6 +62,17 @@ class SealedPart(Part):
         index = self._index()
         if index is not None and set(there) <= set(index.schema.names):
             return self._aligned(index.select(there), names, self.shown)
+        if len(names) > _FEW or any(self.types[one] == FLOATS for one in there):
+            return self._read(there, names)
+        # a live run asks for the same few columns at every flush, and this file stays as it is
+        key = (self.token, "columns", *names)
+        found: pa.Table | None = self.source.cache.get(key)
+        if found is None:
+            found = self._read(there, names)
+            self.source.cache.put(key, found, found.nbytes)
+        return found
+
+    def _read(self, there: Sequence[str], names: Sequence[str]) -> pa.Table:
         with self._open() as segment:
             return self._aligned(segment.read(segment.groups, there), names, self.shown)
 

@@ -319,29 +319,39 @@ def test_the_menu_of_a_figure_works_by_keys(open_page: Opener, address: str) -> 
     assert page.evaluate("() => document.activeElement.className") == "icon menu-button"
 
 
-@pytest.mark.parametrize(
-    "touch",
-    [
+def test_what_the_browser_foresees_is_what_the_server_answers(
+    open_page: Opener, address: str
+) -> None:
+    """Figures are asked for before the answer: were it another, they would be asked for twice."""
+    page = open_page(f"{address}/?a=muon&b=normuon&span=0-35&layer={UP}").page
+    page.evaluate(RECORD)
+    for touch in (
         "{step: 13}",
         "{layer: 'blocks.0.attention.q.weight'}",
         "{neuron: 5}",
         "{span: [4.2, 31.7]}",
         "{span: null}",
         "{theme: 'dark'}",
+        "{step: 40}",
         "{stage: 'momentum'}",
-    ],
-)
-def test_what_the_browser_foresees_is_what_the_server_answers(
-    open_page: Opener, address: str, touch: str
-) -> None:
-    """Figures are asked for before the answer: were it another, they would be asked for twice."""
-    page = open_page(f"{address}/?a=muon&b=normuon&span=0-35&layer={UP}").page
-    page.evaluate(RECORD)
-    page.evaluate(f"() => window.optgeom.touch({touch})")
-    page.wait_for_timeout(1500)
-    answers = page.evaluate("() => window.answers.map((one) => Object.keys(one.response || {}))")
-    for marks in ("norms-marks", "map-a-marks"):
-        assert sum(marks in one for one in answers) <= 1
-    assert any("view" in one for one in answers)
-    seen = page.evaluate("() => window.optgeom.view.q")
-    assert page.url.endswith(seen)
+    ):
+        page.evaluate(f"() => {{ window.answers = []; window.optgeom.touch({touch}); }}")
+        page.wait_for_timeout(700)
+        answers = page.evaluate("() => window.answers.map((one) => Object.keys(one.response))")
+        for marks in ("norms-marks", "map-a-marks"):
+            assert sum(marks in one for one in answers) <= 1, touch
+        assert any("view" in one for one in answers), touch
+        assert page.url.endswith(page.evaluate("() => window.optgeom.view.q")), touch
+
+
+def test_a_tab_right_after_a_touch_takes_it_along(open_page: Opener, address: str) -> None:
+    page = open_page(f"{address}/?layer={UP}").page
+    page.evaluate(
+        "() => { document.querySelector('.rail-row').click();"
+        " document.querySelectorAll('nav .tab')[1].click(); }"
+    )
+    page.wait_for_selector("#spectrum-0", state="visible")
+    page.wait_for_url(re.compile("/spectra.*layer=blocks.0.attention.q.weight"))
+    page.go_back()
+    page.wait_for_selector("#norms", state="visible")
+    page.wait_for_url(re.compile("layer=blocks.0.attention.q.weight"))
