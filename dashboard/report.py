@@ -18,7 +18,7 @@ from optgeom.dashboard.headline import said
 from optgeom.dashboard.looks import shown_step
 from optgeom.dashboard.report_page import Figure, Part, Report, Row, render
 from optgeom.dashboard.view import View, resolve
-from optgeom.figures import pairs
+from optgeom.figures import neuron_map, pairs
 from optgeom.figures.formats import whole
 from optgeom.figures.names import by_kind, layer_title, run_label
 from optgeom.figures.reading import find_layer, layer_in
@@ -40,10 +40,6 @@ ROWS = (
     ("layers-0", "layers-1"),
 )
 """Figures side by side of the report's first layer; further layers have the first row."""
-
-
-NEURON_SCALE = ((0.0, "1/4 or less"), (0.25, "1/2"), (0.5, "1"), (0.75, "2"), (1.0, "4 or more"))
-"""The labels of the scale of neurons over steps: norm / mean."""
 
 
 class ReportError(OptgeomError):
@@ -157,7 +153,8 @@ def _row(names: Sequence[str], runs: Runs, view: View) -> Row:
     drawn = [_figure(PICTURES[name], runs, view) for name in names]
     figures = tuple(one for one in drawn if one is not None)
     if names[0] == "map-a":
-        return Row(figures, "diverging", NEURON_SCALE)
+        labels = tuple((neuron_map.SCALE.place(at), text) for at, text in neuron_map.TICKS)
+        return Row(figures, "diverging", labels)
     first = PICTURES[names[0]]
     seen = first.look(runs, view) if first.bar is not None else None
     if first.bar is None or seen is None:

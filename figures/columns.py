@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from optgeom.figures.arrays import NO_FLOATS, NO_INTS, Floats, Ints
+from optgeom.figures.arrays import NO_FLOATS, NO_INTS, Flags, Floats, Ints
+from optgeom.figures.steps import Span, inside
 
 # 256 rows of 168 columns with value, neuron and step in four bytes each are 0.76 MB in JSON, where
 # base64 is a third longer than bytes, and plotly escapes each of its slashes.
@@ -119,3 +120,15 @@ def at(values: npt.NDArray[Any], picked: Ints) -> Floats:
     rows = np.arange(len(picked))[:, None]
     taken = values[rows, np.maximum(picked, 0)].astype(np.float64)
     return np.where(picked >= 0, taken, np.nan)
+
+
+def usable(values: Floats, at: Ints, span: Span | None) -> Flags:
+    """Say which cells hold a number of a capture within the span.
+
+    Args:
+        values: (rows, columns), NaN where there is none.
+        at: the captured step that each value is of, -1 where there is none.
+        span: the zoom; None for all steps.
+    """
+    found: Flags = np.isfinite(values) & inside(at, span) & (at >= 0)
+    return found

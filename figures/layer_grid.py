@@ -30,7 +30,7 @@ from optgeom.figures.names import by_kind, escape, layer_titles, run_label, shor
 from optgeom.figures.reading import Missing, Source, one_trace
 from optgeom.figures.scales import Scale, bar, colours
 from optgeom.figures.statuses import nothing_in
-from optgeom.figures.steps import Span, drawn, inside, reach, step_layout
+from optgeom.figures.steps import Span, drawn, reach, step_layout
 from optgeom.figures.theme import Theme, ThemeName, theme_of
 from optgeom.geometry.catalogue import metric_named
 
@@ -336,21 +336,16 @@ def table(what: LayerMapInfo) -> pa.Table:
     """Return the figure's data: a row per drawn cell of the span that holds a number."""
     names = {"run": pa.string(), "layer": pa.string(), "stage": pa.string(), "step": pa.int64()}
     schema = names | {what.metric: pa.float64()}
-    rows, places = np.nonzero(_usable(what))
+    rows, places = np.nonzero(columns.usable(what.values, what.at, what.span))
     layers = [what.layers[row] for row in rows.tolist()]
     each = [what.run, layers, what.stage, what.at[rows, places], what.values[rows, places]]
     parts = [dict(zip(schema, each, strict=True))] if len(rows) else []
     return tables.stacked(parts, schema)
 
 
-def _usable(what: LayerMapInfo) -> Flags:
-    usable: Flags = np.isfinite(what.values) & inside(what.at, what.span) & (what.at >= 0)
-    return usable
-
-
 def words(what: LayerMapInfo) -> str:
     """Return the figure in two sentences: how many layers, where the extremes are."""
-    usable = _usable(what)
+    usable = columns.usable(what.values, what.at, what.span)
     if not usable.any():
         nothing = "" if what.missing else f"{run_label(what.run)} has no number in these steps."
         return tables.joined([nothing], what.missing)

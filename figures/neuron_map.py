@@ -15,7 +15,6 @@ from optgeom.figures.arrays import (
     NO_FLOATS,
     NO_INT_CELLS,
     NO_INTS,
-    Flags,
     Floats,
     Ints,
     small_whole,
@@ -38,7 +37,7 @@ from optgeom.figures.reading import (
 )
 from optgeom.figures.scales import Scale, bar, colours
 from optgeom.figures.statuses import nothing_in
-from optgeom.figures.steps import Span, drawn, inside, reach, step_layout
+from optgeom.figures.steps import Span, drawn, reach, step_layout
 from optgeom.figures.theme import Theme, ThemeName, axis, theme_of
 
 if TYPE_CHECKING:
@@ -252,19 +251,14 @@ def table(what: NeuronHeatmapInfo) -> pa.Table:
         "neuron": pa.int64(),
         "norm / mean": pa.float64(),
     }
-    at = np.nonzero(_usable(what))
+    at = np.nonzero(columns.usable(what.values, what.at, what.span))
     each = [what.run, what.layer.name, what.stage, what.at[at], what.neurons[at], what.values[at]]
     return tables.stacked([dict(zip(schema, each, strict=True))] if len(at[0]) else [], schema)
 
 
-def _usable(what: NeuronHeatmapInfo) -> Flags:
-    usable: Flags = np.isfinite(what.values) & inside(what.at, what.span) & (what.at >= 0)
-    return usable
-
-
 def words(what: NeuronHeatmapInfo) -> str:
     """Return the figure in a sentence: its smallest and largest entry."""
-    usable = _usable(what)
+    usable = columns.usable(what.values, what.at, what.span)
     if not usable.any():
         nothing = "" if what.missing else f"{run_label(what.run)} has no norm in these steps."
         return tables.joined([nothing], what.missing)

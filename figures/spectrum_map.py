@@ -16,7 +16,6 @@ from optgeom.figures.arrays import (
     NO_FLOATS,
     NO_INT_CELLS,
     NO_INTS,
-    Flags,
     Floats,
     Ints,
     small_whole,
@@ -37,7 +36,7 @@ from optgeom.figures.reading import (
 from optgeom.figures.scales import Scale, bar, colours
 from optgeom.figures.spectra import LOWEST, lowest_ratio
 from optgeom.figures.statuses import nothing_in
-from optgeom.figures.steps import Span, drawn, inside, reach, step_layout
+from optgeom.figures.steps import Span, drawn, reach, step_layout
 from optgeom.figures.theme import Theme, ThemeName, axis, theme_of
 
 if TYPE_CHECKING:
@@ -239,20 +238,15 @@ def table(what: SpectrumHeatmapInfo) -> pa.Table:
         "index": pa.int64(),
         "sigma_i / sigma_1": pa.float64(),
     }
-    rows, places = np.nonzero(_usable(what))
+    rows, places = np.nonzero(columns.usable(what.values, what.at, what.span))
     each = [what.run, what.layer.name, what.stage, what.at[rows, places]]
     each += [what.indices[rows], what.values[rows, places]]
     return tables.stacked([dict(zip(schema, each, strict=True))] if len(rows) else [], schema)
 
 
-def _usable(what: SpectrumHeatmapInfo) -> Flags:
-    usable: Flags = np.isfinite(what.values) & inside(what.at, what.span) & (what.at >= 0)
-    return usable
-
-
 def words(what: SpectrumHeatmapInfo) -> str:
     """Return the figure in a sentence: where the smallest singular value begins and ends."""
-    usable = _usable(what)
+    usable = columns.usable(what.values, what.at, what.span)
     if not usable.any():
         nothing = "" if what.missing else f"{run_label(what.run)} has no spectrum in these steps."
         return tables.joined([nothing], what.missing)

@@ -122,7 +122,8 @@ def read_stream(
     since = since or StreamPosition()
     schema, start = since.schema, since.offset
     end = start
-    for stop, crc in _parse_sums(sums, name):
+    lines = _parse_sums(sums, name)
+    for stop, crc in lines:
         if stop <= end:
             continue
         if stop > start + len(data):
@@ -141,7 +142,7 @@ def read_stream(
         batches = list(pa.ipc.open_stream(body))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedTrace(f"{name} is damaged: {str(error).partition(chr(10))[0]}") from error
-    read = _LINE * sum(stop <= end for stop, _ in _parse_sums(sums, name))
+    read = _LINE * sum(stop <= end for stop, _ in lines)
     return batches, StreamPosition(schema, end, read, zlib.crc32(sums[:read]))
 
 

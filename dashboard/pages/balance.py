@@ -30,6 +30,7 @@ def layout() -> html.Div:
     left, right, map_a, map_b, balance, condition = (
         panel(one) for group in GROUPS for one in group.pictures
     )
+    ratios = [text for _, text in reversed(neuron_map.TICKS)]
     table = html.Details(
         [
             html.Summary("Dominant and dormant neurons", id="neurons-open"),
@@ -45,7 +46,14 @@ def layout() -> html.Div:
             html.Div(
                 [
                     html.Div([left, right], className="pair"),
-                    html.Div([map_a, colour_bar("diverging", _ENDS), map_b], className="maps"),
+                    html.Div(
+                        [
+                            map_a,
+                            colour_bar("diverging", ratios),
+                            map_b,
+                        ],
+                        className="maps",
+                    ),
                     table,
                     html.Div([balance, condition], className="pair"),
                 ],
@@ -148,7 +156,6 @@ def _neurons(place: int) -> Picture:
     )
 
 
-_ENDS = ("4 or more", "2", "1", "1/2", "1/4 or less")
 _ALL = (
     Picture(
         name="norms",

@@ -10,13 +10,14 @@ from dash import html
 
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.history import history
-from optgeom.dashboard.looks import COLUMNS, Seen, run_at, shared_ends, shown_step, step_of
+from optgeom.dashboard.looks import COLUMNS, Seen, run_at, shown_step, step_of
 from optgeom.dashboard.notes import notes_of
 from optgeom.dashboard.parts import colour_bar
 from optgeom.dashboard.picture import LAYER, Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import spectra, spectrum_map
 from optgeom.figures.formats import number
+from optgeom.figures.steps import shared_ends
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -72,7 +73,7 @@ def _map(place: int, runs: Runs, view: View) -> Seen | None:
     shown = runs.some(view.runs)[:COLUMNS]
     infos = [spectrum_map.info(one, view.layer, stage=view.stage, span=view.span) for one in shown]
     floor = spectrum_map.shared_floor(infos)
-    return Seen(infos[place], step_of(runs, view), shared_ends(runs, view, "spectra"), floor)
+    return Seen(infos[place], step_of(runs, view), shared_ends(infos), floor)
 
 
 def _draw_map(seen: Seen, view: View, theme: Theme) -> go.Figure:

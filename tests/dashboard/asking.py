@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from optgeom.dashboard.controls import PAGES
-from optgeom.dashboard.server import address_of, make_server
+from optgeom.dashboard.server import address_of, end, make_server
 
 TOKEN = "correct-horse-battery-staple"
 CALLBACKS = "/_dash-update-component"
@@ -24,6 +25,10 @@ class Got(NamedTuple):
     status: int
     headers: dict[str, str]
     text: str
+
+
+WAITS = 1 << 16
+"""Bytes of a body from which on the answer to the headers is waited for."""
 
 
 def ask(
@@ -44,7 +49,12 @@ def ask(
         for name, value in sent.items():
             if value is not None:
                 connection.putheader(name.replace("_", "-"), value)
-        connection.endheaders(body)
+        connection.endheaders()
+        # A large body waits for a refusal first: sent all the same, the server would hang up on it
+        # and the answer could be lost.
+        refused = len(body or b"") > WAITS and select.select([connection.sock], [], [], 1.0)[0]
+        if body and not refused:
+            connection.send(body)
         got = connection.getresponse()
         text = got.read().decode("utf-8", "replace")
         return Got(got.status, {name.lower(): value for name, value in got.getheaders()}, text)
@@ -65,7 +75,7 @@ def served(runs: Path, **settings: Any) -> Iterator[str]:
     try:
         yield address_of("127.0.0.1", made.effective_port)
     finally:
-        made.close()
+        end(made)
         thread.join(timeout=5)
 
 
