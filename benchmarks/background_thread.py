@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from optgeom.hooks.threads import use_one_thread
+from optgeom.geometry.threads import use_one_thread
 from optgeom.trainer.demo import demo_config
 from optgeom.trainer.model import build_model, cross_entropy
 

@@ -25,7 +25,7 @@ from methods import spectrum
 from timing import Background, Calibration, Interval, prepare
 
 import optgeom
-from optgeom.hooks.threads import use_one_thread
+from optgeom.geometry.threads import use_one_thread
 
 BLOCK = 50
 """Steps of a block: one capture at the default cadence."""

@@ -44,6 +44,8 @@ class Context:
         weight_norm: |W| before the step, for an update's relative step where `rows_only` leaves the
             weight unread: see `optgeom.geometry.overlaps.length`.
         polynomial: Rows (a, b, c) of the odd polynomials a x + b x^3 + c x^5 in use, in order.
+        expected_condition_number: Of the same layer and stage at the step before, or of another
+            matrix like it: where it is low, a cheaper method may do. See `singular_values`.
         polar_row_norms: Row norms of the polar factor of ns_input, (m,), as `measure_spectrum`
             returned them for that stage; for the row error of `orthogonalized`.
     """
@@ -67,4 +69,5 @@ class Context:
     rows_only: bool = False
     weight_norm: float | Tensor | None = None
     polynomial: Sequence[Sequence[float]] | None = None
+    expected_condition_number: float | None = None
     polar_row_norms: NDArray[np.float64] | None = None

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optgeom.geometry.kernels import TORCH, Kernels
 from optgeom.geometry.scaling import scaled, widened
-from optgeom.geometry.singular import gram
 
 LEVERAGE_RESOLUTION = 1e-6
 """Directions below this share of s_1 are left out: their singular vectors are not resolved."""
@@ -31,7 +31,14 @@ class PolarRows(NamedTuple):
 
 
 @torch.no_grad()
-def polar_row_norms(matrix: Tensor, singular_values: Tensor, floor: float = 0.0) -> PolarRows:
+def polar_row_norms(
+    matrix: Tensor,
+    singular_values: Tensor,
+    floor: float = 0.0,
+    *,
+    gram: Tensor | None = None,
+    kernels: Kernels = TORCH,
+) -> PolarRows:
     """Row norms of U_k V_k^T over the directions above max(floor, 1e-6 s_1).
 
     By Cholesky of the Gram matrix where all directions of a tall matrix are kept, by its
@@ -41,6 +48,8 @@ def polar_row_norms(matrix: Tensor, singular_values: Tensor, floor: float = 0.0)
         matrix: (..., m, n), finite, any float dtype and device.
         singular_values: (..., r) descending, as `singular_values` returned them.
         floor: Absolute, in units of the singular values.
+        gram: (..., r, r) float64, if `singular_values` returned it.
+        kernels: What to compute with.
 
     Returns:
         Norms and rank. Absolute error 1e-9 up to condition number 1e3, 1e-4 at 1e6.
@@ -52,22 +61,27 @@ def polar_row_norms(matrix: Tensor, singular_values: Tensor, floor: float = 0.0)
     keep = s > torch.clamp_min(LEVERAGE_RESOLUTION * s[..., :1], floor)
     rank = keep.sum(-1)
     rows, cols = matrix.shape[-2:]
-    unit, _ = scaled(widened(matrix))
     full = bool(keep.all())
     if full and rows <= cols:
-        return PolarRows(unit.new_ones(unit.shape[:-1]), rank)
+        return PolarRows(s.new_ones((*s.shape[:-1], rows)), rank)
+    wide = widened(matrix)
+    if matrix.dtype == torch.float64:
+        # Only then can a square leave float64's range.
+        wide, _ = scaled(wide)
+        gram = None
+    products = kernels.gram(wide) if gram is None else gram
     if full:
-        factor, failed = torch.linalg.cholesky_ex(gram(unit))
-        if not bool(failed.any()):
-            basis = torch.linalg.solve_triangular(factor, unit.mT, upper=False).mT
+        factor = kernels.cholesky(products)
+        if factor is not None:
+            basis = torch.linalg.solve_triangular(factor, wide.mT, upper=False).mT
             return PolarRows(_lengths(basis), rank)
-    eigenvalues, vectors = torch.linalg.eigh(gram(unit))
+    eigenvalues, vectors = kernels.eigenvectors(products)
     kept = keep.flip(-1)
     if rows <= cols:
         basis = vectors
     else:
         root = torch.where(kept, eigenvalues, torch.ones_like(eigenvalues)).clamp_min(1e-300).sqrt()
-        basis = (unit @ vectors) / root[..., None, :]
+        basis = (wide @ vectors) / root[..., None, :]
     return PolarRows(_lengths(basis * kept[..., None, :]), rank)
 
 

@@ -20,15 +20,11 @@ from optgeom.geometry.companions import Reach
 from optgeom.geometry.context import Context
 from optgeom.geometry.finish import NormsRow, Value, finish_norms
 from optgeom.geometry.floor import dispatch_floor
+from optgeom.geometry.kernels import TORCH, Kernels, LinAlgError
 from optgeom.geometry.leverage import polar_row_norms
 from optgeom.geometry.norms import line_norms
 from optgeom.geometry.partial import check, is_lost, norms_pass
-from optgeom.geometry.singular import (
-    GRAM_RESOLUTION,
-    SVD_RESOLUTION,
-    LinAlgError,
-    singular_values,
-)
+from optgeom.geometry.singular import RESOLUTIONS, SingularValues, singular_values
 from optgeom.traces.errors import OptgeomError
 
 
@@ -38,7 +34,7 @@ class SpectrumRow:
 
     Attributes:
         values: Every column of `columns("spectra")`, "spectrum_status" (ok, at_floor, zero,
-            non_finite, lost, not_converged) and "spectrum_method" (gram, svd, or None).
+            non_finite, lost, not_converged) and "spectrum_method" (gram, gram32, svd, or None).
         singular_values: (r,) float32 descending, or None where the status says why.
         polar_row_norms: (m,) float64 row norms of the polar factor, of ns_input only; for the
             `Context.polar_row_norms` of the same step's orthogonalized matrix.
@@ -68,7 +64,9 @@ def measure_norms(matrix: Tensor, context: Context | None = None) -> NormsRow:
 
 
 @torch.no_grad()
-def measure_spectrum(matrix: Tensor, context: Context | None = None) -> SpectrumRow:
+def measure_spectrum(
+    matrix: Tensor, context: Context | None = None, *, kernels: Kernels = TORCH
+) -> SpectrumRow:
     """Row of the spectra clock: singular values and all that is made from them.
 
     Cost: m n r multiplications and an r x r eigenproblem, about twice that for an SVD or for a tall
@@ -78,6 +76,7 @@ def measure_spectrum(matrix: Tensor, context: Context | None = None) -> Spectrum
     Args:
         matrix: (m, n), m, n >= 1, any float dtype and device, rows = neurons; left as it is.
         context: What else is known.
+        kernels: What to compute with.
 
     Returns:
         Values, singular values, and for ns_input the polar factor's row norms.
@@ -93,14 +92,20 @@ def measure_spectrum(matrix: Tensor, context: Context | None = None) -> Spectrum
     if is_lost(context):
         values["spectrum_status"] = "lost"
         return SpectrumRow(values, None, None)
-    found = singular_values(matrix)
+    found = singular_values(
+        matrix,
+        eps=_eps(matrix, context),
+        floor=context.noise_floor,
+        expected_condition=context.expected_condition_number,
+        kernels=kernels,
+    )
     s = found.values.cpu().numpy()
     if not (np.isfinite(s).all() and s[0] > 0.0):
         values["spectrum_status"] = _why_no_spectrum(matrix)
         return SpectrumRow(values, None, None)
-    by_svd = bool(found.by_svd)
-    values["spectrum_method"] = "svd" if by_svd else "gram"
-    floor = _floor(matrix, context, float(s[0]), by_svd=by_svd)
+    method = _method(found)
+    values["spectrum_method"] = method
+    floor = _floor(matrix, context, float(s[0]), method)
     values |= _summaries(s, floor)
     values |= _of_stage(matrix, context, s)
     polar = None
@@ -108,7 +113,7 @@ def measure_spectrum(matrix: Tensor, context: Context | None = None) -> Spectrum
         context.stage == "orthogonalized" and context.polar_row_norms is None
     )
     if wants_leverage:
-        leverage, polar = _leverage(matrix, found.values, floor)
+        leverage, polar = _leverage(matrix, found, floor, kernels)
         values |= leverage
     with np.errstate(over="ignore", under="ignore"):
         stored = s.astype(np.float32)
@@ -159,8 +164,9 @@ def with_nuclear_norm(context: Context) -> Context:
         or context.gradient_nuclear_norm is not None
     ):
         return context
-    nuclear = float(singular_values(context.gradient.detach()).values.sum())
-    return replace(context, gradient_nuclear_norm=nuclear)
+    gradient = context.gradient.detach()
+    found = singular_values(gradient, eps=torch.finfo(gradient.dtype).eps)
+    return replace(context, gradient_nuclear_norm=float(found.values.sum()))
 
 
 def _as_tensor(array: Any) -> Tensor:
@@ -181,10 +187,18 @@ def _why_no_spectrum(matrix: Tensor) -> str:
     return "zero" if largest == 0.0 else "not_converged"
 
 
-def _floor(matrix: Tensor, context: Context, s1: float, *, by_svd: bool) -> float:
-    by_method = (SVD_RESOLUTION if by_svd else GRAM_RESOLUTION) * s1
-    dtype = context.operand_dtype or matrix.dtype
-    return max(context.noise_floor, dispatch_floor(dtype, s1), by_method)
+def _eps(matrix: Tensor, context: Context) -> float:
+    return dispatch_floor(context.operand_dtype or matrix.dtype, 1.0)
+
+
+def _method(found: SingularValues) -> str:
+    if found.in_float32:
+        return "gram32"
+    return "svd" if bool(found.by_svd) else "gram"
+
+
+def _floor(matrix: Tensor, context: Context, s1: float, method: str) -> float:
+    return max(context.noise_floor, _eps(matrix, context) * s1, RESOLUTIONS[method] * s1)
 
 
 def _summaries(s: NDArray[np.float64], floor: float) -> dict[str, Value]:
@@ -238,10 +252,10 @@ def _descent(matrix: Tensor, context: Context, s: NDArray[np.float64]) -> float 
 
 
 def _leverage(
-    matrix: Tensor, s: Tensor, floor: float
+    matrix: Tensor, found: SingularValues, floor: float, kernels: Kernels
 ) -> tuple[dict[str, Value], NDArray[np.float64] | None]:
     try:
-        polar = polar_row_norms(matrix, s, floor)
+        polar = polar_row_norms(matrix, found.values, floor, gram=found.gram, kernels=kernels)
     except LinAlgError:
         return {}, None
     norms = polar.norms.cpu().numpy()

@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 
 # Between these bounds no float32 square that matters has left the normal range: entries lost to
 # underflow are below 1e-19, so n of them change a sum by less than n * 1e-38 / 1e-26.
-_SMALLEST_SAFE_SUM = 1e-26
-_LARGEST_SAFE_SUM = 1e30
+SMALLEST_SAFE_SUM = 1e-26
+LARGEST_SAFE_SUM = 1e30
 
 PIECE = 512
 """Entries that `vector_norm` adds up at once: so many equal terms cost it 3e-7."""
@@ -157,9 +157,9 @@ def _by_scaling(wide: Tensor) -> Tensor:
 def _repair(squares: Array, matrix: Tensor) -> None:
     """Sum rows' float32 squares that left the safe range again in float64, where none leaves it."""
     # A NaN fails both comparisons.
-    if squares.min() > _SMALLEST_SAFE_SUM and squares.max() < _LARGEST_SAFE_SUM:
+    if squares.min() > SMALLEST_SAFE_SUM and squares.max() < LARGEST_SAFE_SUM:
         return
-    unsafe = ~((squares > _SMALLEST_SAFE_SUM) & (squares < _LARGEST_SAFE_SUM))
+    unsafe = ~((squares > SMALLEST_SAFE_SUM) & (squares < LARGEST_SAFE_SUM))
     rows = np.flatnonzero(unsafe)
     count = max(1, BLOCK // max(1, matrix.shape[1]))
     for start in range(0, len(rows), count):

@@ -21,7 +21,7 @@ from optgeom.hooks.observe import STAGES
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.targets import targets_of
-from optgeom.hooks.threads import use_one_thread
+from optgeom.geometry.threads import use_one_thread
 from optgeom.hooks.views import View
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter

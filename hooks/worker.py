@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from optgeom.hooks.threads import use_one_thread
+from optgeom.geometry.threads import use_one_thread
 
 Job = Callable[[], None]
 Failed = Callable[[Exception], None]

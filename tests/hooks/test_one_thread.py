@@ -9,7 +9,7 @@ COUNT = """
 import os, threading
 import torch
 {setting}
-from optgeom.hooks.threads import use_one_thread
+from optgeom.geometry.threads import use_one_thread
 
 def team():
     return len(os.listdir("/proc/self/task"))

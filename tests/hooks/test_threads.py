@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from optgeom.hooks.threads import use_one_thread
+from optgeom.geometry.threads import use_one_thread
 
 
 def _in_a_thread(call: Callable[[], int]) -> int:
