@@ -6,6 +6,8 @@ Without one it says so and succeeds. ``--device cpu --shapes tiny`` runs every l
 from __future__ import annotations
 
 import argparse
+import math
+import shutil
 import statistics
 import sys
 import tempfile
@@ -15,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from distributed import run_rows
+from sharded import run_rows
 from timing import Interval, added, machine, table
 from torch import Tensor, nn
 
@@ -112,7 +114,30 @@ def _checks(device: torch.device) -> Iterator[dict[str, str]]:
     here, there = (measure_spectrum(m).values for m in (matrix, matrix.to(device)))
     worst = max(abs(there[k] - v) / abs(v) for k, v in here.items() if isinstance(v, float) and v)
     yield _check("spectrum of a matrix, against the CPU", worst, 1e-5)
+    yield _analysis_check(device)
     yield from _capture_checks(device)
+
+
+def _analysis_check(device: torch.device) -> dict[str, str]:
+    """Raw matrices analyzed on the device and by LAPACK: every number of every column."""
+    with tempfile.TemporaryDirectory() as folder:
+        here, there = Path(folder) / "here", Path(folder) / "there"
+        _trained(lambda ps: NorMuon(ps, lr=1e-2), device, here)
+        for table_of_records in ("metrics", "spectra", "neurons"):
+            shutil.rmtree(here / table_of_records)
+        shutil.copytree(here, there)
+        rows = [
+            optgeom.analyze(optgeom.open_trace(here)).to_pylist(),
+            optgeom.analyze(optgeom.open_trace(there), device=str(device)).to_pylist(),
+        ]
+    pairs = [
+        (value, other[name])
+        for one, other in zip(*rows, strict=True)
+        for name, value in one.items()
+        if isinstance(value, float) and value
+    ]
+    worst = max((abs(other - value) / abs(value) for value, other in pairs), default=math.inf)
+    return _check(f"{len(pairs)} analyzed numbers, against LAPACK's", worst, 1e-5)
 
 
 def _capture_checks(device: torch.device) -> Iterator[dict[str, str]]:

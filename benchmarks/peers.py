@@ -22,7 +22,12 @@ from methods import Method
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv" / "peers"
-PACKAGES = ("wandb==0.31.0", "tensorboard==2.21.0", "nvdlfw-inspect==0.2.2")
+PACKAGES = (
+    "wandb==0.31.0",
+    "tensorboard==2.21.0",
+    "nvdlfw-inspect==0.2.2",
+    "weightwatcher==0.7.7",
+)
 
 STATISTICS = ("min", "max", "mean", "std", "l1_norm", "l2_norm")
 """All that nvdlfw-inspect's LogTensorStats knows."""

@@ -7,65 +7,57 @@ that the records leave null.
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
-from numpy.typing import NDArray
 
-from optgeom.geometry.catalogue import columns
-from optgeom.geometry.context import Context
-from optgeom.geometry.floor import difference_floor
-from optgeom.geometry.measure import measure_norms, measure_spectrum, with_nuclear_norm
-from optgeom.geometry.overlaps import overlap
+from optgeom.geometry.analysis.engine import Done, Room
+from optgeom.geometry.analysis.loading import one_by_one
+from optgeom.geometry.analysis.units import COLUMNS, MARK, Unit, pending
 from optgeom.traces.derived import write_derived
-from optgeom.traces.errors import NotCaptured
-from optgeom.traces.info import LayerInfo
-from optgeom.traces.schema import KEYS, STAGES
+from optgeom.traces.errors import NotCaptured, OptgeomError
+from optgeom.traces.schema import KEYS
 from optgeom.traces.store import Trace
 
 DERIVED_NAME = "analysis"
-ANALYSIS_VERSION = 1
-"""Raised when the analysis computes more: rows of a lower version are analyzed again."""
+DEFAULT_MEMORY = 1 << 30
+SECONDS_PER_WRITE = 30.0
 
-_MARK = "analysis_version"
-_STATUSES = {"status": "string", "spectrum_status": "string", "spectrum_method": "string"}
-_COLUMNS = {**columns("metrics"), **columns("spectra"), **_STATUSES}
-_NO_SPECTRUM = frozenset({"lost", "zero", "non_finite"})
-_SECONDS_PER_WRITE = 30.0
+_NAMED = 3
 
 _logger = logging.getLogger(__name__)
 
-Record = Mapping[str, Any]
-Matrix = NDArray[np.float32]
 
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One layer at one captured step, and its cells that are still to be analyzed."""
-
-    layer: LayerInfo
-    step: int
-    stages: tuple[str, ...]
-    previous_step: int | None
-
-
-def analyze(trace: Trace, *, progress: Callable[[int, int], None] | None = None) -> pa.Table:
+def analyze(
+    trace: Trace,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    device: str | None = None,
+    memory: int = DEFAULT_MEMORY,
+    progress: Callable[[int, int], None] | None = None,
+) -> pa.Table:
     """Measure every raw matrix of a trace that has not been measured yet.
 
-    Resumable: results are written every half minute, and cells that are there are skipped.
-    Companions of a matrix (gradient, weight, the input of the orthogonalization, the previous raw
-    update) are taken where the trace holds them; cosine_previous is exact here, and looks back over
-    the distance of the raw matrices. Singular values themselves are not stored: only what is
-    made from them.
+    Resumable: results are written every half minute and when it is interrupted, and cells that are
+    there are skipped. Companions of a matrix (gradient, weight, the input of the orthogonalization,
+    the previous raw update) are taken where the trace holds them; cosine_previous is exact here,
+    and looks back over the distance of the raw matrices. Singular values themselves are not stored:
+    only what is made from them. The result is the same wherever it is computed.
 
     Args:
-        trace: A local trace; refreshed at the end.
-        progress: Called with (done, total) cells after each.
+        trace: Refreshed at the end.
+        workers: Processes to start for it; None: as many threads of this process as it has cores.
+            While those run, BLAS is limited to one thread in the whole process.
+        scheduler: Address of a Dask scheduler whose workers are to do it, such as
+            "tcp://10.0.0.1:8786"; they open the trace under the address it was opened with.
+        device: Where torch is to compute, such as "cuda"; None: LAPACK, on the processor.
+        memory: Bytes that matrices under way may take, here or in this machine's processes.
+        progress: Called with (done, total) cells, at first with (0, total).
 
     Returns:
         What this call added: key columns, the metrics that the records left null, and
@@ -73,191 +65,114 @@ def analyze(trace: Trace, *, progress: Callable[[int, int], None] | None = None)
 
     Raises:
         NotCaptured: if the trace holds no raw matrices.
-        DamagedTrace: if one of them cannot be read.
+        OptgeomError: if some cells could not be measured, after all others are written; or if two
+            of workers, scheduler and device are given.
         TraceError: if the trace cannot be written.
     """
-    records = _records(trace)
-    work = list(_pending(trace, records))
-    total = sum(len(item.stages) for item in work)
-    if not total and not len(trace.steps(stage=None, table="updates")):
+    if sum(one is not None for one in (workers, scheduler, device)) > 1:
+        raise OptgeomError("pass one of workers, scheduler and device: each says who computes")
+    if workers is not None and workers < 1:
+        raise OptgeomError(f"workers={workers}: it takes at least one process")
+    units = pending(trace)
+    if not units and not len(trace.steps(stage=None, table="updates")):
         raise NotCaptured(
             f"{trace.path} holds no raw matrices to analyze: capture them with updates_every"
         )
-    parts: list[pa.Table] = []
-    rows: list[dict[str, Any]] = []
-    done, written = 0, time.monotonic()
-    for item in work:
-        for row in _analyzed(trace, item, records):
-            rows.append(row)
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        if time.monotonic() - written > _SECONDS_PER_WRITE:
-            parts.append(_write(trace, rows))
-            rows, written = [], time.monotonic()
-    if rows:
-        parts.append(_write(trace, rows))
+    total = sum(unit.cells for unit in units)
+    tell = progress or _silent
+    tell(0, total)
+    kept = _Kept(trace)
+    failures: list[str] = []
+    done = 0
+    with kept, closing(_engine(trace, units, workers, scheduler, device, memory)) as results:
+        for one in results:
+            kept.add(one.found.rows)
+            failures.extend(one.found.failures)
+            done += one.unit.cells
+            tell(done, total)
     trace.refresh()
-    if not parts:
-        return _table([])
-    return pa.concat_tables(parts, promote_options="default").combine_chunks()
-
-
-def _records(trace: Trace) -> dict[tuple[int, str, str], Record]:
-    table = trace.metrics(steps=slice(None))
-    names = [
-        name for name in (*KEYS, "lr", "source", *_COLUMNS, _MARK) if name in table.schema.names
-    ]
-    rows = table.select(names).to_pylist()
-    return {(row["step"], row["layer"], row["stage"]): row for row in rows}
-
-
-def _pending(trace: Trace, records: Mapping[tuple[int, str, str], Record]) -> Iterator[_Work]:
-    for layer in trace.layers:
-        by_stage = {
-            stage: set(trace.steps(layer.name, stage, "updates").tolist()) for stage in STAGES
-        }
-        previous = None
-        for step in sorted(set().union(*by_stage.values())):
-            stages = tuple(
-                stage
-                for stage in STAGES
-                if step in by_stage[stage]
-                and (records.get((step, layer.name, stage), {}).get(_MARK) or 0) < ANALYSIS_VERSION
-            )
-            if stages:
-                yield _Work(layer, step, stages, previous)
-            if step in by_stage["update"]:
-                previous = step
-
-
-def _analyzed(
-    trace: Trace, work: _Work, records: Mapping[tuple[int, str, str], Record]
-) -> Iterator[dict[str, Any]]:
-    layer, step = work.layer, work.step
-
-    def raw(stage: str, at: int = step) -> torch.Tensor | None:
-        if at not in trace.steps(layer.name, stage, "updates"):
-            return None
-        return torch.from_numpy(np.array(trace.matrix(at, layer.name, stage)))
-
-    gradient, weight = raw("gradient"), raw("weight")
-    polar: NDArray[np.float64] | None = None
-    for stage in work.stages:
-        matrix = raw(stage)
-        if matrix is None:
-            continue
-        record = records.get((step, layer.name, stage), {})
-        context = replace(
-            _context(layer, stage, record, weight), gradient=gradient, polar_row_norms=polar
+    if failures:
+        more = f" (and {len(failures) - _NAMED} more)" if len(failures) > _NAMED else ""
+        raise OptgeomError(
+            f"{total - kept.count} of {total} cells could not be measured: "
+            f"{'; '.join(failures[:_NAMED])}{more}. The others are measured and written"
         )
-        found: dict[str, Any] = dict(measure_norms(matrix, context).values)
-        if _floor_is_unknown(context, record):
-            found["spectrum_status"] = "floor_unknown"
-        elif _lacks_spectrum(record, context, work):
-            spectrum = measure_spectrum(matrix, with_nuclear_norm(context))
-            found |= spectrum.values
-            if spectrum.polar_row_norms is not None:
-                polar = spectrum.polar_row_norms
-        if stage == "update" and work.previous_step is not None:
-            found |= _exact_cosine(matrix, raw("update", work.previous_step), work)
-        yield (
-            _keys(trace, work, stage, record)
-            | _unrecorded(found, record)
-            | {_MARK: ANALYSIS_VERSION}
-        )
+    return kept.table()
 
 
-def _context(layer: LayerInfo, stage: str, record: Record, weight: torch.Tensor | None) -> Context:
-    named = getattr(torch, layer.dtype.removeprefix("torch."), None)
-    stored = named if isinstance(named, torch.dtype) else torch.float32
-    floor = record.get("noise_floor") or 0.0
-    if not floor and record.get("source") == "difference" and weight is not None:
-        floor = difference_floor(weight.to(stored), record.get("lr") or 1.0)
-    return Context(
-        stage=stage,
-        source=record.get("source"),
-        status=record.get("status") or "ok",
-        lr=record.get("lr"),
-        weight=weight,
-        noise_floor=floor,
-        operand_dtype=stored,
-        lost_update_fraction=record.get("lost_update_fraction"),
-    )
+def _engine(
+    trace: Trace,
+    units: Sequence[Unit],
+    workers: int | None,
+    scheduler: str | None,
+    device: str | None,
+    memory: int,
+) -> Generator[Done]:
+    if scheduler is not None:
+        from optgeom.geometry.analysis.cluster import on_cluster
+
+        return on_cluster(units, trace.path, scheduler)
+    if workers is not None:
+        from optgeom.geometry.analysis.processes import on_processes
+
+        return on_processes(units, trace.path, Room(min(workers, len(units)), memory))
+    from optgeom.geometry.analysis.threads import on_threads
+
+    cores = 1 if device is not None else len(os.sched_getaffinity(0))
+    return on_threads(units, one_by_one(trace), Room(cores, memory), device=device)
 
 
-def _floor_is_unknown(context: Context, record: Record) -> bool:
-    # Rounding raises the condition number of a difference by factors: no floor, no spectrum.
-    by_difference = context.source == "difference" and not context.noise_floor
-    return by_difference and record.get("spectrum_status") is None
+class _Kept:
+    """Rows on their way into derived/: written now and then, and whatever ends the analysis."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._rows: list[dict[str, Any]] = []
+        self._written = time.monotonic()
+        self._parts: list[pa.Table] = []
+        self.count = 0
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._rows.extend(rows)
+        self.count += len(rows)
+        if time.monotonic() - self._written > SECONDS_PER_WRITE:
+            self._write()
+
+    def table(self) -> pa.Table:
+        if not self._parts:
+            return _table([])
+        return pa.concat_tables(self._parts, promote_options="default").combine_chunks()
+
+    def _write(self) -> None:
+        if self._rows:
+            table = _table(self._rows)
+            path = write_derived(self._trace, DERIVED_NAME, table)
+            _logger.debug("%d cells analyzed into %s", len(self._rows), path)
+            self._parts.append(table)
+            self._rows = []
+        self._written = time.monotonic()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
 
 
-def _lacks_spectrum(record: Record, context: Context, work: _Work) -> bool:
-    if record.get("spectrum_status") in _NO_SPECTRUM:
-        return False
-    if record.get("condition_number") is None:
-        return True
-    if context.stage == "ns_input":
-        return record.get("leverage_cv") is None or "orthogonalized" in work.stages
-    if context.stage == "orthogonalized":
-        return record.get("sigma_min") is None or record.get("ns_row_error") is None
-    return (
-        context.stage == "update"
-        and context.gradient is not None
-        and record.get("descent_efficiency") is None
-    )
+def _silent(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
-def _exact_cosine(matrix: torch.Tensor, before: torch.Tensor | None, work: _Work) -> dict[str, Any]:
-    if before is None or work.previous_step is None:
-        return {}
-    cosine = float(overlap(matrix, before).cosine)
-    if not np.isfinite(cosine):
-        return {}
-    return {"cosine_previous": cosine, "steps_since_previous": work.step - work.previous_step}
-
-
-def _unrecorded(found: Mapping[str, Any], record: Record) -> dict[str, Any]:
-    """What the records lack. A cosine and the distance it looks back over stay together."""
-    left = {name: found.get(name) for name in _COLUMNS if record.get(name) is None}
-    if record.get("cosine_previous") is not None:
-        left.pop("steps_since_previous", None)
-    return left
-
-
-def _keys(trace: Trace, work: _Work, stage: str, record: Record) -> dict[str, Any]:
-    if record:
-        return {name: record[name] for name in KEYS}
-    started = [one.attempt for one in trace.info.attempts if one.start_step <= work.step]
-    return {
-        "run": trace.info.run,
-        "attempt": max(started, default=0),
-        "step": work.step,
-        "optimizer": work.layer.optimizer,
-        "layer": work.layer.name,
-        "kind": work.layer.kind,
-        "block": work.layer.block,
-        "stage": stage,
-    }
-
-
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     kinds = {
         name: pa.string() if pa.types.is_dictionary(kind) else kind for name, kind in KEYS.items()
     }
-    kinds |= {name: pa.type_for_alias(alias) for name, alias in _COLUMNS.items()}
-    kinds[_MARK] = pa.int64()
+    kinds |= {name: pa.type_for_alias(alias) for name, alias in COLUMNS.items()}
+    kinds[MARK] = pa.int64()
     arrays = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in kinds.items()}
     kept = {
         name: array
         for name, array in arrays.items()
-        if name in KEYS or name == _MARK or array.null_count < len(array)
+        if name in KEYS or name == MARK or array.null_count < len(array)
     }
     return pa.table(kept)
-
-
-def _write(trace: Trace, rows: list[dict[str, Any]]) -> pa.Table:
-    table = _table(rows)
-    path = write_derived(trace, DERIVED_NAME, table)
-    _logger.debug("%d cells analyzed into %s", len(rows), path)
-    return table

@@ -152,7 +152,7 @@ def measure(matrix: Any, **context: Any) -> dict[str, Value]:
     return {name: rows[name] for name in (*METRICS, *ends)}
 
 
-def with_nuclear_norm(context: Context) -> Context:
+def with_nuclear_norm(context: Context, *, kernels: Kernels = TORCH) -> Context:
     """Add the gradient's nuclear norm where an update's descent_efficiency lacks it.
 
     Costs a spectrum of the gradient, as much as the update's own: `measure_spectrum` leaves that to
@@ -165,7 +165,8 @@ def with_nuclear_norm(context: Context) -> Context:
     ):
         return context
     gradient = context.gradient.detach()
-    found = singular_values(gradient, eps=torch.finfo(gradient.dtype).eps)
+    eps = torch.finfo(gradient.dtype).eps
+    found = singular_values(gradient, eps=eps, kernels=kernels)
     return replace(context, gradient_nuclear_norm=float(found.values.sum()))
 
 

@@ -40,6 +40,10 @@ FLOAT32_GRAM_CONDITION = math.sqrt(2.0 * FLOAT32_GRAM_ERROR / FLOAT32_PRODUCT_ER
 """Up to this condition number float32 products do that: Weyl's bound on the eigenvalues, halved by
 the root. 4.47."""
 
+FLOAT32_SIDE, FLOAT32_ASPECT = 256, 2
+"""Shapes from which on the product is a large part of the cost: a shorter side, and how many times
+the longer is as long. A square matrix would gain a tenth (docs/benchmarks.md)."""
+
 RESOLUTIONS = {
     "gram": GRAM_RESOLUTION,
     "gram32": math.sqrt(FLOAT32_PRODUCT_ERROR),
@@ -88,8 +92,9 @@ def singular_values(
         eps: Share of s_1 below which the matrix is rounding: of float32's eps on, no SVD is made.
         floor: The same in units of the singular values.
         expected_condition: Condition number that a matrix like it had, such as the same layer's a
-            step before: where it is below 4, float32 products are tried first, if the kernels have
-            them, and kept if every singular value is right to 2e-5.
+            step before: where it is below 4, float32 products of a large matrix that is no square
+            are tried first, if the kernels have them, and kept if every singular value is right to
+            2e-5.
         kernels: What to compute with.
 
     Returns:
@@ -127,8 +132,11 @@ def singular_values(
 
 
 def _is_worth_float32(matrix: Tensor, expected: float, kernels: Kernels) -> bool:
+    short, long = sorted(matrix.shape[-2:])
     return (
         kernels.float32_products
+        and short >= FLOAT32_SIDE
+        and long >= FLOAT32_ASPECT * short
         and matrix.dtype == torch.float32
         and matrix.device.type == "cpu"
         and expected < 0.9 * FLOAT32_GRAM_CONDITION

@@ -125,7 +125,7 @@ def test_memory_of_a_snapshot_grows_with_the_model() -> None:
 
 
 def test_dealt_matrices_travel_once_and_the_naive_form_gathers_them_everywhere() -> None:
-    done = run("distributed.py", "--ranks", "2", "--shapes", "demo", "--rounds", "1")
+    done = run("sharded.py", "--ranks", "2", "--shapes", "demo", "--rounds", "1")
     assert done.returncode == 0, done.stderr
     (rows,) = tables(done.stdout)
     found = {row["optimizer"]: row for row in rows}

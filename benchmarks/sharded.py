@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distributed_case import SHAPES, WAYS
+from sharded_case import SHAPES, WAYS
 from timing import CaseFailed, Interval, machine, table
 
 
@@ -75,7 +75,7 @@ def run_ranks(
     Raises:
         CaseFailed: one of them failed, with its last line.
     """
-    script = Path(__file__).with_name("distributed_case.py")
+    script = Path(__file__).with_name("sharded_case.py")
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             subprocess.Popen(

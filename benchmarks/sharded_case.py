@@ -1,6 +1,6 @@
 """One rank of a case of the distributed benchmark: JSON arguments in, one line of JSON out.
 
-Run by distributed.py as ``python distributed_case.py ARGUMENTS FOLDER RANK WORLD``.
+Run by sharded.py as ``python sharded_case.py ARGUMENTS FOLDER RANK WORLD``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,287 @@
+"""How fast `optgeom.analyze` is, beside the bare LAPACK calls and what others use.
+
+Works on the raw matrices of GPT-2 small, captured from a few steps of NorMuon on text: the first
+run makes that trace (12 minutes, 5 GB on two cores), later ones take it as it is. Rounds are
+interleaved: what stands in one table was measured in one process, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peers import ENVIRONMENT, interpreter
+from timing import Calibration, CaseFailed, Interval, calibrated, in_process, machine, table
+
+import optgeom
+from optgeom.geometry import columns
+from optgeom.geometry.kernels import LAPACK
+from optgeom.geometry.singular import singular_values
+from optgeom.traces import RunInfo, Trace, TraceWriter
+
+STAGES = ("gradient", "ns_input", "orthogonalized", "update", "weight")
+SETTINGS: dict[str, Any] = {
+    "precision": "float32",
+    "data.sequence": 256,
+    "data.batch": 8,
+    "schedule.steps": 4,
+    "schedule.warmup": 1,
+    "eval_every": 1000,
+    "checkpoint_every": 1000,
+    "capture.every": 2,
+    "capture.updates_every": 2,
+    "capture.spectra_every": 1000,
+    "capture.last_step": False,
+    "capture.stages": list(STAGES),
+    "capture.layers": ["blocks.*"],
+    "capture.budget": None,
+}
+SHAPES = ((768, 768), (3072, 768), (768, 3072), (2048, 2048))
+MEMORY = 320 << 20
+
+Matrices = list[np.ndarray[Any, np.dtype[np.float32]]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="for the traces")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    given = parser.parse_args(arguments)
+    print(machine(), flush=True)
+    calibration = Calibration()
+    for name in given.tables:
+        calibration.run()
+        print(f"\n### {name}\n", flush=True)
+        rows = TABLES[name](given.folder, given.rounds)
+        print(table(rows), flush=True)
+    calibration.run()
+    print(f"\n{calibrated(calibration.gflops)}")
+
+
+def captured(folder: Path) -> Trace:
+    """The trace of GPT-2 small's matrices, made where it is not there."""
+    raw = folder / "gpt2"
+    if not raw.exists():
+        settings = optgeom.trainer.load_config("124m", overrides=SETTINGS)
+        optgeom.trainer.train(settings, out=raw)
+    return optgeom.open_trace(raw)
+
+
+def captured_steps(trace: Trace) -> list[int]:
+    """Steps with raw matrices."""
+    return [int(step) for step in trace.steps(stage=None, table="updates")]
+
+
+def copied(
+    source: Trace, folder: Path, stages: Sequence[str], steps: Sequence[int], *, norms: bool
+) -> Trace:
+    """Some of its raw matrices as a trace of their own.
+
+    Args:
+        source: where they are.
+        folder: of the copy; taken as it is if it is there.
+        stages: which stages.
+        steps: which steps.
+        norms: with what the norms clock recorded; else nothing is recorded of them.
+    """
+    if not folder.exists():
+        declared = {name: columns(name) for name in ("metrics", "spectra")}
+        rows = {
+            (row["step"], row["layer"], row["stage"]): row for row in source.metrics().to_pylist()
+        }
+        kept = ("lr", "source", "status", *columns("metrics"))
+        info = RunInfo(folder.name, layers=source.layers, columns=declared)
+        with TraceWriter(folder, info) as writer:
+            for cell, matrix in source.matrices(stages=stages, steps=steps):
+                row = rows[cell.step, cell.layer, cell.stage]
+                names = kept if norms else ("lr", "source")
+                writer.metrics(cell, {name: row[name] for name in names if name in row})
+                writer.update(cell, matrix)
+            for step in steps:
+                writer.end_step(step)
+        if writer.failure is not None:
+            raise writer.failure
+    return optgeom.open_trace(folder)
+
+
+def bare(matrices: Matrices) -> dict[str, float]:
+    """Seconds of a float64 Gram matrix and its eigenvalues, for matrices in float64 already."""
+    wide = [matrix.astype(np.float64) for matrix in matrices]
+
+    def by_numpy() -> None:
+        for matrix in wide:
+            short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+            np.linalg.eigvalsh(short @ short.T)
+
+    def by_torch() -> None:
+        for matrix in map(torch.from_numpy, wide):
+            short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+            torch.linalg.eigvalsh(short @ short.T)
+
+    return {"numpy": seconds(by_numpy), "torch": seconds(by_torch)}
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Of one call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def analyzed(trace: Trace, **how: Any) -> float:
+    """Seconds of an analysis of everything."""
+    shutil.rmtree(Path(trace.path) / "derived", ignore_errors=True)
+    opened = optgeom.open_trace(trace.path)
+    return seconds(lambda: optgeom.analyze(opened, **how))
+
+
+def against_lapack(folder: Path, rounds: int) -> Iterator[dict[str, str]]:
+    """Wall time over the faster of the bare calls."""
+    source = captured(folder)
+    steps = captured_steps(source)
+    cases = {
+        "spectra alone": copied(source, folder / "spectra", ("update",), steps, norms=True),
+        "every column": copied(source, folder / "every", STAGES, steps[-1:], norms=False),
+    }
+    bars = {"spectra alone": 1.25, "every column": 1.6}
+    rows = []
+    for name, trace in cases.items():
+        ratios, ours, theirs = [], [], []
+        count = 0
+        for _ in range(rounds):
+            base = {"numpy": 0.0, "torch": 0.0}
+            count = 0
+            for step in captured_steps(trace):
+                matrices = [matrix for _, matrix in trace.matrices(steps=[step])]
+                count += len(matrices)
+                found = bare(matrices)
+                base = {library: base[library] + took for library, took in found.items()}
+            took = analyzed(trace)
+            ratios.append(took / min(base.values()))
+            ours.append(took)
+            theirs.append(base)
+        rows.append(
+            {
+                "what": name,
+                "matrices": str(count),
+                "optgeom.analyze, s": f"{statistics.median(ours):.1f}",
+                "numpy Gram + eigvalsh, s": f"{statistics.median(b['numpy'] for b in theirs):.1f}",
+                "torch the same, s": f"{statistics.median(b['torch'] for b in theirs):.1f}",
+                "over the faster": f"{Interval.of(ratios):.2f}",
+                "bar": str(bars[name]),
+            }
+        )
+    return rows
+
+
+def against_peers(folder: Path, rounds: int) -> list[dict[str, str]]:
+    """Wall time of others for the same matrices, over ours."""
+    source = captured(folder)
+    last = captured_steps(source)[-1:]
+    update = copied(source, folder / "update", ("update",), last, norms=True)
+    weight = copied(source, folder / "weight", ("weight",), last, norms=False)
+    updates = [torch.from_numpy(np.array(matrix)) for _, matrix in update.matrices()]
+    pairs = [
+        (seconds(lambda: [torch.linalg.svdvals(matrix) for matrix in updates]), analyzed(update))
+        for _ in range(rounds)
+    ]
+    rows = [_compared("torch.linalg.svdvals, float32: the updates' spectra", pairs, "1.5")]
+    stored = folder / "weights.npz"
+    np.savez(stored, **{cell.layer: matrix for cell, matrix in weight.matrices()})
+    pairs = []
+    try:
+        for _ in range(min(rounds, 3)):
+            theirs = in_process(
+                "weightwatcher_case.py", {"matrices": str(stored)}, python=interpreter(ENVIRONMENT)
+            )
+            pairs.append((theirs["seconds"], analyzed(weight)))
+    except CaseFailed as error:
+        return [*rows, {**dict.fromkeys(rows[0], ""), "beside": f"WeightWatcher failed: {error}"}]
+    name = "WeightWatcher(model).analyze(): the weights, every column"
+    return [*rows, _compared(name, pairs, "4")]
+
+
+def _compared(name: str, pairs: Sequence[tuple[float, float]], bar: str) -> dict[str, str]:
+    return {
+        "beside": name,
+        "theirs, s": f"{statistics.median(theirs for theirs, _ in pairs):.1f}",
+        "optgeom.analyze, s": f"{statistics.median(ours for _, ours in pairs):.1f}",
+        "theirs over ours": f"{Interval.of([theirs / ours for theirs, ours in pairs]):.2f}",
+        "bar": bar,
+    }
+
+
+def methods(folder: Path, rounds: int) -> list[dict[str, str]]:
+    """One matrix on one thread, by method and shape; errors against a float64 SVD."""
+    from threadpoolctl import threadpool_limits
+
+    rows = []
+    random = np.random.default_rng(0)
+    torch.set_num_threads(1)
+    with threadpool_limits(1, user_api="blas"):
+        for shape in SHAPES:
+            left, _, right = np.linalg.svd(random.standard_normal(shape), full_matrices=False)
+            flat = left * np.geomspace(1.0, 1 / 3, min(shape)) @ right
+            matrix = torch.from_numpy(flat.astype(np.float32))
+            exact = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
+            ways: dict[str, Callable[[], Any]] = {
+                "gram": lambda m=matrix: singular_values(m, kernels=LAPACK),
+                "gram32": lambda m=matrix: singular_values(
+                    m, expected_condition=1.0, kernels=LAPACK
+                ),
+                "svd": lambda m=matrix: np.linalg.svd(m.double().numpy(), compute_uv=False),
+            }
+            row = {"shape": f"{shape[0]} x {shape[1]}"}
+            for name, way in ways.items():
+                found = way()
+                values = found if isinstance(found, np.ndarray) else found.values.numpy()
+                error = np.max(np.abs(values - exact) / exact)
+                took = min(seconds(way) for _ in range(rounds))
+                row[f"{name}, ms"] = f"{took * 1e3:.0f}"
+                row[f"{name}, error"] = f"{error:.0e}"
+            rows.append(row)
+    torch.set_num_threads(2)
+    return rows
+
+
+def memory(folder: Path, rounds: int) -> list[dict[str, str]]:
+    """Peak resident memory of an analysis, in a process of its own, under a setting."""
+    source = captured(folder)
+    last = captured_steps(source)[-1:]
+    small = copied(source, folder / "update", ("update",), last, norms=True)
+    whole = copied(source, folder / "every", STAGES, last, norms=False)
+    rows = []
+    for trace in (small, whole, source):
+        shutil.rmtree(Path(trace.path) / "derived", ignore_errors=True)
+        found = in_process("analysis_case.py", {"trace": trace.path, "memory": MEMORY})
+        rows.append(
+            {
+                "trace, MiB": f"{trace.size_bytes / 2**20:.0f}",
+                "setting, MiB": f"{MEMORY / 2**20:.0f}",
+                "peak over an idle process, MiB": f"{found['peak'] / 2**20:.0f}",
+            }
+        )
+    return rows
+
+
+TABLES: dict[str, Callable[[Path, int], list[dict[str, str]]]] = {
+    "Over the bare LAPACK calls": against_lapack,
+    "Beside others": against_peers,
+    "Methods": methods,
+    "Memory": memory,
+}
+
+
+if __name__ == "__main__":
+    main()

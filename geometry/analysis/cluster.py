@@ -1,0 +1,50 @@
+"""Units on a Dask cluster: workers on any machines that see the trace under the same address."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from optgeom.geometry.analysis.engine import Done, measured_elsewhere
+from optgeom.geometry.analysis.processes import given_up
+from optgeom.geometry.analysis.units import Unit
+from optgeom.traces.errors import OptgeomError
+
+CONNECT_SECONDS = 30
+
+
+def on_cluster(units: Sequence[Unit], uri: str, scheduler: str) -> Generator[Done]:
+    """Measure units; Dask begins those of a worker that died again, on others.
+
+    Args:
+        units: Any.
+        uri: Where the trace is, for every worker.
+        scheduler: Address, such as tcp://10.0.0.1:8786.
+
+    Yields:
+        Each unit as it is done, or given up when Dask does.
+
+    Raises:
+        OptgeomError: if dask.distributed is not installed, or no scheduler answers.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise OptgeomError(
+            "--scheduler needs dask.distributed: pip install 'optgeom[dask]'"
+        ) from error
+    try:
+        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OptgeomError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+    with client, client.as_current():
+        futures = {client.submit(measured_elsewhere, uri, unit, pure=False): unit for unit in units}
+        try:
+            for future in as_completed(futures):
+                unit = futures.pop(future)
+                if future.status == "finished":
+                    yield Done(unit, future.result())
+                else:
+                    yield Done(unit, given_up(unit, str(future.exception())))
+                future.release()
+        finally:
+            client.cancel(list(futures))
