@@ -2,7 +2,8 @@
 
 torch appears only in the kernels; summaries of spectra and norms are numpy. Names resolve on
 first use, so that reading the catalogue imports no torch. `measure`, `analyze` and `compare` are
-modules here; the functions of those names are `optgeom.measure` and `optgeom.analyze`.
+modules here; the functions of those names are `optgeom.measure`, `optgeom.analyze` and
+`optgeom.compare`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if __name__.partition(".")[0] != "optgeom":
 if TYPE_CHECKING:
     from optgeom.geometry.catalogue import METRICS, columns
     from optgeom.geometry.compare import by_algorithm, by_kind
+    from optgeom.geometry.comparison.result import Comparison
     from optgeom.geometry.context import Context
     from optgeom.geometry.finish import NormsRow, finish_norms
     from optgeom.geometry.floor import difference_floor, dispatch_floor
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "METRICS": "catalogue",
     "Band": "metric",
+    "Comparison": "comparison.result",
     "Context": "context",
     "Metric": "metric",
     "NormsRow": "finish",
@@ -45,6 +48,7 @@ _HOMES = {
 __all__ = [
     "METRICS",
     "Band",
+    "Comparison",
     "Context",
     "Metric",
     "NormsRow",

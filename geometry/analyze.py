@@ -14,6 +14,7 @@ from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from optgeom.geometry.analysis.engine import Done, Room
 from optgeom.geometry.analysis.loading import one_by_one
@@ -22,6 +23,10 @@ from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import NotCaptured, OptgeomError
 from optgeom.traces.schema import KEYS
 from optgeom.traces.store import Trace
+
+class NotAllMeasured(OptgeomError):
+    """Some matrices could not be measured; what was found of the others is written."""
+
 
 DERIVED_NAME = "analysis"
 DEFAULT_MEMORY = 1 << 30
@@ -65,14 +70,16 @@ def analyze(
 
     Raises:
         NotCaptured: if the trace holds no raw matrices.
-        OptgeomError: if some cells could not be measured, after all others are written; or if two
-            of workers, scheduler and device are given.
+        NotAllMeasured: if some cells could not be measured, after all others are written.
+        OptgeomError: if two of workers, scheduler and device are given, or no scheduler answers.
         TraceError: if the trace cannot be written.
     """
     if sum(one is not None for one in (workers, scheduler, device)) > 1:
         raise OptgeomError("pass one of workers, scheduler and device: each says who computes")
     if workers is not None and workers < 1:
         raise OptgeomError(f"workers={workers}: it takes at least one process")
+    if device is not None:
+        _check(device)
     units = pending(trace)
     if not units and not len(trace.steps(stage=None, table="updates")):
         raise NotCaptured(
@@ -93,7 +100,7 @@ def analyze(
     trace.refresh()
     if failures:
         more = f" (and {len(failures) - _NAMED} more)" if len(failures) > _NAMED else ""
-        raise OptgeomError(
+        raise NotAllMeasured(
             f"{total - kept.count} of {total} cells could not be measured: "
             f"{'; '.join(failures[:_NAMED])}{more}. The others are measured and written"
         )
@@ -157,6 +164,14 @@ class _Kept:
 
     def __exit__(self, *_: object) -> None:
         self._write()
+
+
+def _check(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).partition("\n")[0]
+        raise OptgeomError(f"torch cannot compute on device={device!r} here: {said}") from error
 
 
 def _silent(done: int, total: int) -> None:

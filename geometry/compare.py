@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from optgeom.geometry.catalogue import metric_named
-from optgeom.traces.errors import NotCaptured
+from optgeom.geometry.catalogue import METRICS, metric_named
+from optgeom.geometry.comparison.cells import cells
+from optgeom.geometry.comparison.findings import aligned_steps, findings
+from optgeom.geometry.comparison.result import Comparison
+from optgeom.geometry.comparison.rows import BOUNDED, rows_of, table_of
+from optgeom.traces.errors import NotCaptured, OptgeomError
 from optgeom.traces.info import LayerInfo
-from optgeom.traces.store import Trace
+from optgeom.traces.store import Trace, Traces
 
 DEFAULT_METRICS = (
     "neuron_norm_cv",
@@ -19,7 +23,6 @@ DEFAULT_METRICS = (
     "stable_rank",
     "update_rms",
 )
-_BOUND_BELOW = "condition_number"
 _VALUE_TYPES = {
     "metric": pa.string(),
     "run": pa.string(),
@@ -29,6 +32,60 @@ _VALUE_TYPES = {
     "count": pa.int64(),
     "bounds": pa.int64(),
 }
+
+
+def compare(
+    traces: Mapping[str, Trace],
+    *,
+    metrics: str | Iterable[str] = DEFAULT_METRICS,
+    stage: str = "update",
+    steps: int | Iterable[int] | slice | None = None,
+    reference: str | None = None,
+) -> Comparison:
+    """Compare runs: medians, quartiles and ratios by kind of layer, where there is a ratio.
+
+    Runs are aligned by step and layer: medians and ratios of what is comparable are over the cells
+    that all compared runs measured, of the newest attempt, unverified rows left out. A run that is
+    not comparable is shown with all that it has, and narrows no other. docs/compare.md says what
+    is refused, and why.
+
+    Args:
+        traces: Two runs or more by name, such as `open_traces` gives; the order is kept.
+        metrics: Names from the catalogue.
+        stage: The stage to compare.
+        steps: As for `Trace.metrics`, but for a named step one run is enough; None: all captured.
+        reference: The run that ratios are to; None: the first that captured the stage.
+
+    Returns:
+        The table, the shared steps, and the findings.
+
+    Raises:
+        OptgeomError: fewer than two runs, no such reference, no metric, or one that the catalogue
+            lacks.
+        NotCaptured: no run has the stage, or the steps.
+    """
+    names = list(dict.fromkeys(_known(metrics)))
+    if not names:
+        raise OptgeomError(f"no metric was named: there are {', '.join(METRICS)}")
+    if len(traces) < 2:
+        there = f"only {next(iter(traces))}" if traces else "none"
+        raise OptgeomError(f"two runs or more can be compared, there is {there}: see open_traces")
+    if reference is not None and reference not in traces:
+        raise OptgeomError(f"no run {reference!r} as reference: there are {', '.join(traces)}")
+    found = cells(traces, stage, steps)
+    base = found.present[0] if reference is None else reference
+    rows = [row for name in names for row in rows_of(found, METRICS[name], base)]
+    place = {kind: at for at, kind in enumerate(found.kinds)}
+    rows.sort(key=lambda row: place[row.kind])  # stable: then by metric, then by run
+    damaged = traces.damaged if isinstance(traces, Traces) else ()
+    return Comparison(
+        table=table_of(rows),
+        stage=stage,
+        reference=base,
+        runs=tuple(traces),
+        steps=tuple(aligned_steps(found, base).tolist()),
+        findings=findings(found, rows, base, damaged),
+    )
 
 
 def by_kind(
@@ -115,7 +172,7 @@ def _grouped(
                 chosen = (of_row == group) & np.isfinite(values)
                 if chosen.any():
                     q25, median, q75 = np.percentile(values[chosen], [25.0, 50.0, 75.0])
-                    bounds = int(at_floor[chosen].sum()) if metric == _BOUND_BELOW else 0
+                    bounds = int(at_floor[chosen].sum()) if metric == BOUNDED else 0
                     count = int(chosen.sum())
                     found[group, metric, run] = (median, q25, q75, count, bounds)
     if missing is not None and not seen:

@@ -17,6 +17,8 @@ import pytest
 
 import optgeom
 from optgeom.cli import main
+from optgeom.geometry import columns
+from optgeom.traces import Cell, LayerInfo, RunInfo, TraceWriter
 
 TINY = (
     "model.width=16",
@@ -39,7 +41,7 @@ class Done(NamedTuple):
     err: str
 
 
-def _optgeom(*arguments: str, cwd: Path) -> Done:
+def _optgeom(*arguments: str, cwd: Path, width: int = 200) -> Done:
     """Call the entry point in this process, where torch is imported already."""
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -47,7 +49,7 @@ def _optgeom(*arguments: str, cwd: Path) -> Done:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "argv", ["optgeom", *arguments]),
-        mock.patch.dict(os.environ, {"COLUMNS": "200"}),
+        mock.patch.dict(os.environ, {"COLUMNS": str(width)}),
         pytest.raises(SystemExit) as end,
     ):
         main()
@@ -115,6 +117,14 @@ class TestRightUse:
         assert done.code == 0, done.err
         assert (trained / "runs/tiny/derived").is_dir()
 
+    def test_analyze_takes_a_folder_of_traces_and_says_what_it_did(self, trained: Path) -> None:
+        done = _optgeom("analyze", "runs", "--memory", "64MiB", cwd=trained)
+        assert (done.code, done.err) == (0, "")
+        assert done.out == "tiny: nothing was left to analyze\n"
+        done = _optgeom("analyze", "runs", "--json", cwd=trained)
+        (row,) = json.loads(done.out)
+        assert (row["run"], row["cells"]) == ("tiny", 0)
+
     def test_report_is_one_file(self, trained: Path) -> None:
         done = _optgeom("report", "runs", "-o", "report.html", cwd=trained)
         assert done.code == 0, done.err
@@ -151,7 +161,9 @@ class TestWrongUse:
         _refused(_optgeom("report", "empty", cwd=tmp_path), "empty")
         assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
 
-    @pytest.mark.parametrize("command", [("report",), ("dashboard",), ("trace", "info")])
+    @pytest.mark.parametrize(
+        "command", [("report",), ("dashboard",), ("compare",), ("trace", "info")]
+    )
     def test_a_folder_that_does_not_exist(self, command: tuple[str, ...], tmp_path: Path) -> None:
         _refused(_optgeom(*command, "nowhere", cwd=tmp_path), "nowhere")
         assert list(tmp_path.iterdir()) == []
@@ -185,6 +197,90 @@ class TestWrongUse:
         done = _optgeom("train", "--out", "x", "--set", "model.width", cwd=tmp_path)
         assert done.code == 2
         assert "KEY=VALUE" in done.err
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of one layer: b moves it a quarter as unevenly as a, at an lr of its own."""
+    folder = tmp_path_factory.mktemp("compared")
+    declared = {"metrics": columns("metrics"), "spectra": columns("spectra")}
+    for run, cv, rule in (("a", 0.4, "muon"), ("b", 0.1, "adamw")):
+        layer = LayerInfo("mlp.up", "mlp.up", 0, (8, 4), "float32", "o", 0, rule)
+        info = RunInfo(run, layers=(layer,), columns=declared)
+        with TraceWriter(folder / "runs" / run, info) as writer:
+            for step in (0, 10, 20):
+                key = Cell(step, "o", layer.name, layer.kind, layer.block, "update")
+                values = {"neuron_norm_cv": cv, "update_rms": 1.0, "lr": cv, "status": "ok"}
+                writer.metrics(key, values)
+        assert writer.failure is None
+    return folder
+
+
+class TestCompare:
+    def test_a_ratio_and_what_has_none(self, pair: Path) -> None:
+        asked = ("--metric", "neuron_norm_cv", "--metric", "update_rms")
+        done = _optgeom("compare", "runs", *asked, cwd=pair)
+        assert done.code == 0, done.err
+        lines = done.out.splitlines()
+        assert lines[0].rstrip().endswith("ratio to the median of a")
+        shown = [line.split() for line in lines if line.startswith("mlp.up")]
+        assert [words[-2:] for words in shown] == [
+            ["0.25", "\N{MULTIPLICATION SIGN}"],
+            ["1\N{EN DASH}1", "\N{EN DASH}"],
+        ]
+        assert "- a and b have the same 3 captures, steps 0 to 20." in done.out
+        assert "- Not comparable: update_rms of mlp.up in b: both the lr" in done.out
+
+    @pytest.mark.parametrize("width", [40, 80, 120])
+    def test_no_line_is_wider_than_the_terminal(self, pair: Path, width: int) -> None:
+        done = _optgeom("compare", "runs", "--metric", "neuron_norm_cv", cwd=pair, width=width)
+        lines = done.out.splitlines()
+        assert max(map(len, lines)) <= width
+        beside = [line for line in lines if line.split() == ["a", "b"]]
+        assert len(beside) == (width > 40)
+        assert done.out.count("0.1\N{EN DASH}0.1") == done.out.count("0.4\N{EN DASH}0.4") == 1
+
+    def test_what_is_asked_for(self, pair: Path) -> None:
+        asked = ("--reference", "b", "--steps", "5:", "--run", "b", "--run", "a", "--json")
+        done = _optgeom("compare", "runs", "--metric", "neuron_norm_cv", *asked, cwd=pair)
+        told = json.loads(done.out)
+        assert (told["reference"], told["runs"], told["steps"]) == ("b", ["b", "a"], [10, 20])
+        assert [row["ratio"] for row in told["table"]] == pytest.approx([1.0, 4.0])
+        assert done.code == 0
+
+    @pytest.mark.parametrize(
+        ("steps", "expected"), [("10", [10]), ("0:20:2", [0]), (":", [0, 10, 20])]
+    )
+    def test_steps(self, pair: Path, steps: str, expected: list[int]) -> None:
+        done = _optgeom("compare", "runs", "--steps", steps, "--json", cwd=pair)
+        assert json.loads(done.out)["steps"] == expected
+
+    def test_nothing_comparable_is_a_finding(self, pair: Path) -> None:
+        done = _optgeom("compare", "runs", "--metric", "update_rms", cwd=pair)
+        assert done.code == 1
+        assert "Not comparable" in done.out
+
+    @pytest.mark.parametrize(
+        ("wrong", "words"),
+        [
+            (("--metric", "neuron_norm"), ("neuron_norm_cv",)),
+            (("--stage", "momentum"), ("momentum", "a has update")),
+            (("--reference", "c"), ("'c'", "a, b")),
+            (("--run", "c"), ("'c'", "a, b")),
+            (("--run", "a"), ("two runs or more",)),
+            (("--steps", "15"), ("step 15", "3 captures")),
+        ],
+    )
+    def test_wrong_use(self, pair: Path, wrong: tuple[str, ...], words: tuple[str, ...]) -> None:
+        _refused(_optgeom("compare", "runs", *wrong, cwd=pair), *words)
+
+    def test_steps_that_are_none(self, pair: Path) -> None:
+        done = _optgeom("compare", "runs", "--steps", "1:2:3:4", cwd=pair)
+        assert done.code == 2
+        assert "FROM:TO" in done.err
+
+    def test_one_trace(self, pair: Path) -> None:
+        _refused(_optgeom("compare", "runs/a", cwd=pair), "is one trace")
 
 
 def test_version() -> None:

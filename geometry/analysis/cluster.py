@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 
 from optgeom.geometry.analysis.engine import Done, measured_elsewhere
@@ -9,7 +10,9 @@ from optgeom.geometry.analysis.processes import given_up
 from optgeom.geometry.analysis.units import Unit
 from optgeom.traces.errors import OptgeomError
 
-CONNECT_SECONDS = 30
+CONNECT_SECONDS = 10
+
+_ADDRESS = re.compile(r"[a-z]+://.+:\d+/?")
 
 
 def on_cluster(units: Sequence[Unit], uri: str, scheduler: str) -> Generator[Done]:
@@ -32,10 +35,16 @@ def on_cluster(units: Sequence[Unit], uri: str, scheduler: str) -> Generator[Don
         raise OptgeomError(
             "--scheduler needs dask.distributed: pip install 'optgeom[dask]'"
         ) from error
+    if not _ADDRESS.fullmatch(scheduler):
+        raise OptgeomError(
+            f"{scheduler!r} is no address of a Dask scheduler: write tcp://HOST:8786"
+        )
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise OptgeomError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+        raise OptgeomError(
+            f"no Dask scheduler answers at {scheduler}: start one with 'dask scheduler' ({error})"
+        ) from error
     with client, client.as_current():
         futures = {client.submit(measured_elsewhere, uri, unit, pure=False): unit for unit in units}
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optgeom import dashboard, figures, geometry, hooks, optim, traces, trainer
     from optgeom.geometry.analyze import analyze
+    from optgeom.geometry.compare import compare
     from optgeom.geometry.measure import measure
     from optgeom.hooks.recorder import Recorder
     from optgeom.hooks.watch import watch
@@ -32,6 +33,7 @@ _HOMES = {
     "Trace": "optgeom.traces.store",
     "Traces": "optgeom.traces.store",
     "analyze": "optgeom.geometry.analyze",
+    "compare": "optgeom.geometry.compare",
     "measure": "optgeom.geometry.measure",
     "open_trace": "optgeom.traces.store",
     "open_traces": "optgeom.traces.store",
@@ -44,6 +46,7 @@ __all__ = [
     "Trace",
     "Traces",
     "analyze",
+    "compare",
     "dashboard",
     "figures",
     "geometry",

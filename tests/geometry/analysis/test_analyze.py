@@ -176,6 +176,8 @@ def test_without_raw_matrices_it_says_so(tmp_path: Path, matrices: Matrices) -> 
         ({"workers": 0}, "workers=0"),
         ({"workers": 2, "scheduler": "tcp://127.0.0.1:1"}, "one of workers"),
         ({"device": "cpu", "workers": 2}, "one of workers"),
+        ({"device": "tpu"}, "device='tpu'"),
+        ({"scheduler": "bla"}, "'bla' is no address of a Dask scheduler"),
     ],
 )
 def test_wrong_use_is_named(tmp_path: Path, matrices: Matrices, given: dict, message: str) -> None:

@@ -1,0 +1,1 @@
+"""What `optgeom` can be told: make, look, ask, keep; a file for each."""

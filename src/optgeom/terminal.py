@@ -1,0 +1,182 @@
+"""What the command line prints: tables for a terminal, made of what the rooms return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+import optgeom
+
+if TYPE_CHECKING:
+    from optgeom.geometry.comparison.result import Block
+
+DEMO_ROWS = (
+    ("update", "neuron_norm_cv"),
+    ("update", "condition_number"),
+    ("momentum", "condition_number"),
+    ("update", "update_rms"),
+)
+"""What the demo's table compares, by kind of layer."""
+
+
+@contextmanager
+def counted(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that goes as it is told (done, total); on a terminal alone, and gone at the end."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(escape(name), total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def trace_table(opened: optgeom.Trace) -> Table:
+    """What one trace holds, as a table of two columns."""
+    about, steps = opened.info, opened.steps()
+    table = Table(box=None, show_header=False)
+    for name, value in (
+        ("run", about.run),
+        ("created", about.created),
+        ("optimizers", ", ".join(one.type for one in about.optimizers)),
+        ("layers", str(len(opened.layers))),
+        ("stages", ", ".join(opened.stages)),
+        ("captures", f"{len(steps)} (step {steps[0]} to {steps[-1]})" if len(steps) else "none"),
+        ("size", f"{opened.size_bytes / 1e6:.1f} MB"),
+        ("state", _state(opened)),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _state(opened: optgeom.Trace) -> str:
+    if opened.failed:
+        return f"failed: {opened.failed}"
+    return "closed" if opened.closed else "running, or ended without close"
+
+
+def metrics_table(width: int) -> Table:
+    """The catalogue; with its units and references where the terminal is wide enough."""
+    from optgeom.geometry.catalogue import METRICS
+
+    names = ("unit", "formula", "reference") if width >= 120 else ("formula",)
+    table = Table(box=None)
+    table.add_column("metric", no_wrap=True)
+    for name in names:
+        table.add_column(name)
+    for metric in METRICS.values():
+        table.add_row(metric.name, *(getattr(metric, name) for name in names))
+    return table
+
+
+def comparison_tables(found: optgeom.geometry.Comparison, width: int) -> Iterator[RenderableType]:
+    """Runs side by side, one table per metric, and under them what has to be said.
+
+    Runs stand beside each other where that fits into the width, else below each other: a median is
+    never without its quartiles.
+    """
+    from optgeom.geometry.comparison.result import aligned
+
+    blocks = aligned(found.blocks())
+    every = [row for block in blocks for row in block.rows]
+    widths = [max((len(kind) for kind, _ in every), default=0)]
+    for place, run in enumerate(found.runs):
+        texts = max((sum(map(len, shown[place])) + 4 for _, shown in every), default=0)
+        widths.append(max(len(run), texts))
+    beside = sum(widths) + 3 * len(found.runs) <= width
+    yield Text(found.title)
+    for block in blocks:
+        yield Text.assemble("\n", (block.title, "bold"), (f"  {block.metric}", "dim"))
+        yield _beside(found.runs, block, widths) if beside else _below(found.runs, block)
+    yield ""
+    said = Table.grid(padding=(0, 1))
+    for finding in found.findings:
+        said.add_row("-", Text(finding))
+    yield said
+
+
+def _beside(runs: Sequence[str], block: Block, widths: Sequence[int]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for name, size in zip(("", *runs), widths, strict=True):
+        table.add_column(Text(name), width=size, no_wrap=True)
+    for kind, shown in block.rows:
+        texts = [
+            Text.assemble(f"{one.median}  ", (one.quartiles, "dim"), f"  {one.ratio}")
+            for one in shown
+        ]
+        table.add_row(Text(kind), *texts)
+    return table
+
+
+def _below(runs: Sequence[str], block: Block) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=False)
+    for _ in ("kind", "run"):
+        table.add_column(overflow="fold")  # long names take lines; numbers are never cut
+    for justify in ("right", "left", "right"):
+        table.add_column(justify=justify, no_wrap=True)
+    for kind, shown in block.rows:
+        for place, (run, one) in enumerate(zip(runs, shown, strict=True)):
+            texts = (one.median.strip(), Text(one.quartiles, "dim"), one.ratio.strip())
+            table.add_row(Text("" if place else kind), Text(run), *texts)
+    return table
+
+
+def demo_tables(traces: optgeom.Traces, steps: int) -> list[Table]:
+    """What differs between the demo's runs: by kind of layer, and in the loss.
+
+    Args:
+        traces: the runs, in the order in which they are shown.
+        steps: of each run; the medians are over the captures of the second half.
+    """
+    from optgeom.figures.formats import number
+    from optgeom.geometry.catalogue import METRICS
+    from optgeom.geometry.compare import by_kind
+
+    runs = list(traces)
+    main = Table(
+        "",
+        "kind of layer",
+        title=f"The updates: medians over layers and captures from step {steps // 2} on",
+        caption="hidden matrices; the head is trained by AdamW in every run",
+    )
+    for run in runs:
+        main.add_column(run, justify="right")
+    for stage, metric in DEMO_ROWS:
+        table = by_kind(traces, metrics=(metric,), stage=stage, steps=range(steps // 2, steps))
+        medians = {(row["kind"], row["run"]): row["median"] for row in table.to_pylist()}
+        title = METRICS[metric].title + ("" if stage == "update" else f" of the {stage}")
+        for kind in dict.fromkeys(kind for kind, _ in medians if kind != "head"):
+            cells = [medians.get((kind, run)) for run in runs]
+            main.add_row(title, kind, *("-" if cell is None else number(cell) for cell in cells))
+            title = ""
+        main.add_section()
+    losses = Table("run", "training loss", "held-out loss", "capture, share of the run", box=None)
+    for run in runs:
+        losses.add_row(run, *_ending(traces[run]))
+    return [main, losses]
+
+
+def _ending(opened: optgeom.Trace) -> tuple[str, str, str]:
+    def ending(name: str, form: str) -> str:
+        found = opened.scalars(name)["value"].to_pylist()
+        return format(found[-1], form) if found else "-"
+
+    return ending("loss", ".3f"), ending("eval_loss", ".3f"), ending("capture_share", ".1%")
