@@ -11,7 +11,7 @@ import argparse
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,25 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="for the traces")
+    parser.add_argument("--preset", default="124m", help="of the trainer (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     given = parser.parse_args(arguments)
+    source = captured(given.folder, given.preset)
     print(machine(), flush=True)
     calibration = Calibration()
     for name in given.tables:
         calibration.run()
         print(f"\n### {name}\n", flush=True)
-        rows = TABLES[name](given.folder, given.rounds)
+        rows = TABLES[name](source, given.folder, given.rounds)
         print(table(rows), flush=True)
     calibration.run()
     print(f"\n{calibrated(calibration.gflops)}")
 
 
-def captured(folder: Path) -> Trace:
-    """The trace of GPT-2 small's matrices, made where it is not there."""
-    raw = folder / "gpt2"
+def captured(folder: Path, preset: str) -> Trace:
+    """The trace of a model's matrices, made where it is not there."""
+    raw = folder / preset
     if not raw.exists():
-        settings = optgeom.trainer.load_config("124m", overrides=SETTINGS)
+        settings = optgeom.trainer.load_config(preset, overrides=SETTINGS)
         optgeom.trainer.train(settings, out=raw)
     return optgeom.open_trace(raw)
 
@@ -146,9 +148,8 @@ def analyzed(trace: Trace, **how: Any) -> float:
     return seconds(lambda: optgeom.analyze(opened, **how))
 
 
-def against_lapack(folder: Path, rounds: int) -> Iterator[dict[str, str]]:
+def against_lapack(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
     """Wall time over the faster of the bare calls."""
-    source = captured(folder)
     steps = captured_steps(source)
     cases = {
         "spectra alone": copied(source, folder / "spectra", ("update",), steps, norms=True),
@@ -185,9 +186,8 @@ def against_lapack(folder: Path, rounds: int) -> Iterator[dict[str, str]]:
     return rows
 
 
-def against_peers(folder: Path, rounds: int) -> list[dict[str, str]]:
+def against_peers(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
     """Wall time of others for the same matrices, over ours."""
-    source = captured(folder)
     last = captured_steps(source)[-1:]
     update = copied(source, folder / "update", ("update",), last, norms=True)
     weight = copied(source, folder / "weight", ("weight",), last, norms=False)
@@ -197,6 +197,9 @@ def against_peers(folder: Path, rounds: int) -> list[dict[str, str]]:
         for _ in range(rounds)
     ]
     rows = [_compared("torch.linalg.svdvals, float32: the updates' spectra", pairs, "1.5")]
+    if not interpreter(ENVIRONMENT).exists():
+        print("(WeightWatcher: make its environment with python benchmarks/peers.py)")
+        return rows
     stored = folder / "weights.npz"
     np.savez(stored, **{cell.layer: matrix for cell, matrix in weight.matrices()})
     pairs = []
@@ -222,7 +225,7 @@ def _compared(name: str, pairs: Sequence[tuple[float, float]], bar: str) -> dict
     }
 
 
-def methods(folder: Path, rounds: int) -> list[dict[str, str]]:
+def methods(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
     """One matrix on one thread, by method and shape; errors against a float64 SVD."""
     from threadpoolctl import threadpool_limits
 
@@ -255,9 +258,8 @@ def methods(folder: Path, rounds: int) -> list[dict[str, str]]:
     return rows
 
 
-def memory(folder: Path, rounds: int) -> list[dict[str, str]]:
+def memory(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
     """Peak resident memory of an analysis, in a process of its own, under a setting."""
-    source = captured(folder)
     last = captured_steps(source)[-1:]
     small = copied(source, folder / "update", ("update",), last, norms=True)
     whole = copied(source, folder / "every", STAGES, last, norms=False)
@@ -275,7 +277,7 @@ def memory(folder: Path, rounds: int) -> list[dict[str, str]]:
     return rows
 
 
-TABLES: dict[str, Callable[[Path, int], list[dict[str, str]]]] = {
+TABLES: dict[str, Callable[[Trace, Path, int], list[dict[str, str]]]] = {
     "Over the bare LAPACK calls": against_lapack,
     "Beside others": against_peers,
     "Methods": methods,

@@ -136,6 +136,17 @@ def test_dealt_matrices_travel_once_and_the_naive_form_gathers_them_everywhere()
     assert state <= 0.51 * float(found["adamw"]["state, numbers per weight"])
 
 
+def test_an_analysis_stands_beside_lapack_and_in_its_memory(tmp_path: Path) -> None:
+    done = run("analysis.py", str(tmp_path), "--preset", "demo", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    lapack, peers, methods, memory = tables(done.stdout)
+    assert [row["what"] for row in lapack] == ["spectra alone", "every column"]
+    assert all(numbers(row["over the faster"])[0] > 0 for row in lapack)
+    assert "svdvals" in peers[0]["beside"]
+    assert all(float(row["gram, error"]) < 1e-12 for row in methods)
+    assert len(memory) == 3
+
+
 def test_the_gpu_report_is_checked_and_dated(tmp_path: Path) -> None:
     done = run(
         "gpu.py",
