@@ -54,8 +54,10 @@ def spectral_flatness_cv(singular_values: ArrayLike) -> float:
 
 def polar_error(singular_values: ArrayLike) -> float:
     """Root mean square distance of the singular values, (r,), from 1, without any rescaling."""
-    s = np.asarray(singular_values, dtype=np.float64)
-    return float(np.sqrt(np.mean((s - 1.0) ** 2)))
+    distances = np.abs(np.asarray(singular_values, dtype=np.float64) - 1.0)
+    # The square of a distance near float64's end would leave its range.
+    top = float(distances.max())
+    return top * float(np.sqrt(np.mean((distances / top) ** 2))) if top else 0.0
 
 
 def _unit(singular_values: ArrayLike) -> NDArray[np.float64]:

@@ -52,7 +52,8 @@ def polar_row_norms(
         kernels: What to compute with.
 
     Returns:
-        Norms and rank. Absolute error 1e-9 up to condition number 1e3, 1e-4 at 1e6.
+        Norms and rank. Absolute error of a row at most 3e-16 kappa^2, kappa of what is kept:
+        3e-10 at condition number 1e3, 3e-4 at 1e6.
 
     Raises:
         torch.linalg.LinAlgError: if the eigenvalue routine does not converge.

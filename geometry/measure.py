@@ -24,7 +24,7 @@ from optgeom.geometry.kernels import TORCH, Kernels, LinAlgError
 from optgeom.geometry.leverage import polar_row_norms
 from optgeom.geometry.norms import line_norms
 from optgeom.geometry.partial import check, is_lost, norms_pass
-from optgeom.geometry.singular import RESOLUTIONS, SingularValues, singular_values
+from optgeom.geometry.singular import SingularValues, resolution, singular_values
 from optgeom.traces.errors import OptgeomError
 
 
@@ -199,7 +199,8 @@ def _method(found: SingularValues) -> str:
 
 
 def _floor(matrix: Tensor, context: Context, s1: float, method: str) -> float:
-    return max(context.noise_floor, _eps(matrix, context) * s1, RESOLUTIONS[method] * s1)
+    share = max(_eps(matrix, context), resolution(method, max(matrix.shape)))
+    return max(context.noise_floor, share * s1)
 
 
 def _summaries(s: NDArray[np.float64], floor: float) -> dict[str, Value]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from optgeom.geometry.accuracy import Accuracy
+
 Table = Literal["metrics", "spectra"]
 Group = Literal["Balance", "Conditioning", "Rank", "Scale", "Direction", "Rounding"]
 
@@ -49,7 +51,7 @@ class Metric:
         by_turns: Where norms are captured every few steps, a layer's rows have it only when its
             turn has come, or with a spectrum.
         dtype: Arrow type of the column.
-        accuracy: Measured error against a float64 oracle.
+        accuracy: Bound of the distance from the formula, as it was measured against exact values.
     """
 
     name: str
@@ -65,4 +67,4 @@ class Metric:
     stages: tuple[str, ...] = ()
     by_turns: bool = False
     dtype: Literal["float64", "int64"] = "float64"
-    accuracy: str
+    accuracy: Accuracy

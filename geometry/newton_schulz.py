@@ -59,9 +59,18 @@ def row_error(found: ArrayLike, exact: ArrayLike) -> float | None:
     Returns:
         |rho(O) - c rho(P)| / |rho(O)|, between 0 and 1; None where either is zero throughout.
     """
-    rho, target = np.asarray(found, dtype=np.float64), np.asarray(exact, dtype=np.float64)
-    size, reference = float(np.linalg.norm(rho)), float(np.linalg.norm(target))
-    if not (0.0 < size < np.inf and 0.0 < reference < np.inf):
+    rho, target = _unit(found), _unit(exact)
+    if rho is None or target is None:
         return None
-    rho, target = rho / size, target / reference
     return float(np.linalg.norm(rho - (rho @ target) * target))
+
+
+def _unit(norms: ArrayLike) -> NDArray[np.float64] | None:
+    values = np.asarray(norms, dtype=np.float64)
+    top = float(values.max())
+    if not 0.0 < top < np.inf:
+        return None
+    # First by the largest: squares of norms near float64's ends would leave its range.
+    values = values / top
+    unit: NDArray[np.float64] = values / np.linalg.norm(values)
+    return unit

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from optgeom.geometry.accuracy import Accuracy, Error
 from optgeom.geometry.metric import Band, Metric
 
 _NORMUON = "NorMuon, arXiv 2510.05491"
 _MOONLIGHT = "Moonlight, arXiv 2502.16982"
 _OURS = "this project"
-_NORM_ERROR = "relative 4e-7 for float32 input, 1e-14 for float64"
-_COSINE_ERROR = "absolute 1e-6"
+_NORM = Accuracy(single=Error(relative=4e-7), double=Error(relative=1e-15))
+_RATIO = Accuracy(single=Error(relative=8e-7), double=Error(relative=1e-14))
+_SPREAD = Accuracy(
+    single=Error(relative=2e-7, absolute=2e-7), double=Error(relative=1e-15, absolute=3e-15)
+)
+_COSINE = Accuracy(single=Error(absolute=1e-6), double=Error(absolute=5e-15))
+_EXACT = Accuracy()
 
 NORM_METRICS = (
     Metric(
@@ -22,7 +28,7 @@ NORM_METRICS = (
         reference=f"{_NORMUON}, Fig. 1b",
         help="How unevenly the rows are moved: 0 when every neuron gets the same norm. The exact "
         "polar factor has 0 where m <= n and full rank, and the spread of the leverage elsewhere.",
-        accuracy="absolute 4e-7 for float32 input",
+        accuracy=_SPREAD,
     ),
     Metric(
         name="neuron_norm_max_min",
@@ -34,7 +40,7 @@ NORM_METRICS = (
         formula="max(rho) / min(rho)",
         reference=f"{_NORMUON}, Fig. 1b",
         help="Two single rows decide it. Null where a row is exactly zero.",
-        accuracy=_NORM_ERROR,
+        accuracy=_RATIO,
     ),
     Metric(
         name="neuron_norm_p99_median",
@@ -47,7 +53,7 @@ NORM_METRICS = (
         reference="",
         help="The dominant rows against the usual one; unlike max/min it ignores single rows. Null "
         "where half of the rows are exactly zero.",
-        accuracy=_NORM_ERROR,
+        accuracy=_RATIO,
     ),
     Metric(
         name="neuron_norm_gini",
@@ -59,7 +65,7 @@ NORM_METRICS = (
         formula="sum_ij |rho_i - rho_j| / (2 m^2 mean(rho))",
         reference="",
         help="0 when all norms are equal, (m - 1)/m when one row holds everything.",
-        accuracy="absolute 4e-7 for float32 input",
+        accuracy=_SPREAD,
     ),
     Metric(
         name="neuron_top1pct_share",
@@ -71,7 +77,7 @@ NORM_METRICS = (
         formula="share of sum(rho^2) held by the ceil(m/100) largest rows",
         reference="",
         help="About 0.01 when even; with fewer than 100 rows it is the share of the largest one.",
-        accuracy=_NORM_ERROR,
+        accuracy=_RATIO,
     ),
     Metric(
         name="neuron_dormant_fraction",
@@ -83,7 +89,9 @@ NORM_METRICS = (
         formula="share of rows with u_j < 0.1",
         reference="",
         help="Rows that this matrix hardly moves; rows of exact zeros are counted.",
-        accuracy="exact, but for rows within 4e-7 of the limit",
+        accuracy=Accuracy(
+            single=Error(relative=8e-7), double=Error(relative=1e-14), counts="rows with u_j"
+        ),
     ),
     Metric(
         name="column_norm_cv",
@@ -97,7 +105,7 @@ NORM_METRICS = (
         help="The same over input features; implementations that normalize the larger axis even "
         "these out where n > m.",
         by_turns=True,
-        accuracy="absolute 4e-7 for float32 input",
+        accuracy=_SPREAD,
     ),
     Metric(
         name="column_norm_max_min",
@@ -110,7 +118,7 @@ NORM_METRICS = (
         reference="",
         help="Null where a column is exactly zero.",
         by_turns=True,
-        accuracy=_NORM_ERROR,
+        accuracy=_RATIO,
     ),
     Metric(
         name="frobenius_norm",
@@ -122,7 +130,7 @@ NORM_METRICS = (
         formula="sqrt(sum(s^2)), from the entries",
         reference="",
         help="Scale of the whole matrix.",
-        accuracy=_NORM_ERROR,
+        accuracy=_NORM,
     ),
     Metric(
         name="update_rms",
@@ -146,7 +154,7 @@ NORM_METRICS = (
             ),
         ),
         stages=("update",),
-        accuracy=_NORM_ERROR,
+        accuracy=_NORM,
     ),
     Metric(
         name="update_to_weight",
@@ -159,7 +167,7 @@ NORM_METRICS = (
         reference="",
         help="How far one step moves the weight, against the weight. Null where W = 0.",
         stages=("update",),
-        accuracy=_NORM_ERROR,
+        accuracy=_RATIO,
     ),
     Metric(
         name="radial_fraction",
@@ -173,7 +181,7 @@ NORM_METRICS = (
         help="Above 0 the update shrinks the weight. Null where W = 0.",
         stages=("update",),
         by_turns=True,
-        accuracy=_COSINE_ERROR,
+        accuracy=_COSINE,
     ),
     Metric(
         name="cosine_gradient",
@@ -187,7 +195,7 @@ NORM_METRICS = (
         help="How much of the gradient's direction is left. Null where the gradient was not read.",
         stages=("momentum", "ns_input", "orthogonalized", "update", "applied"),
         by_turns=True,
-        accuracy=_COSINE_ERROR,
+        accuracy=_COSINE,
     ),
     Metric(
         name="cosine_previous",
@@ -202,8 +210,12 @@ NORM_METRICS = (
         "from raw matrices. Compare only rows of equal steps_since_previous.",
         stages=("update",),
         by_turns=True,
-        accuracy="in flight: standard error (1 - c^2) / 64, at most 0.016; up to 1.5 times that "
-        "where all entries are much alike",
+        accuracy=Accuracy(
+            single=Error(absolute=1e-6),
+            double=Error(absolute=5e-15),
+            sketch=1.5 / 64.0,
+            note="(1 - c^2) / 64 unless all entries are much alike, none up to 4091 entries",
+        ),
     ),
     Metric(
         name="steps_since_previous",
@@ -218,7 +230,7 @@ NORM_METRICS = (
         stages=("update",),
         dtype="int64",
         by_turns=True,
-        accuracy="exact",
+        accuracy=_EXACT,
     ),
     Metric(
         name="lost_update_fraction",
@@ -232,7 +244,7 @@ NORM_METRICS = (
         help="Above 0.25, an update that was read from the difference of weights is not one: its "
         "spectrum is null, with spectrum_status lost.",
         stages=("update",),
-        accuracy="exact",
+        accuracy=_EXACT,
     ),
     Metric(
         name="lost_decay_fraction",
@@ -245,7 +257,7 @@ NORM_METRICS = (
         reference=_OURS,
         help="bfloat16 weights times 1 - 2e-4: nothing moves, the decay does not happen.",
         stages=("update",),
-        accuracy="exact",
+        accuracy=_EXACT,
     ),
     Metric(
         name="second_moment_steps",
@@ -259,6 +271,6 @@ NORM_METRICS = (
         help="NorMuon evens out the rows fully only after about 60 steps.",
         stages=("update",),
         dtype="int64",
-        accuracy="exact",
+        accuracy=_EXACT,
     ),
 )

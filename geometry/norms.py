@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 SMALLEST_SAFE_SUM = 1e-26
 LARGEST_SAFE_SUM = 1e30
 
-PIECE = 512
+PIECE = 256
 """Entries that `vector_norm` adds up at once: so many equal terms cost it 3e-7."""
 
 BLOCK = 1 << 18

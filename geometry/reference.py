@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optgeom.geometry.accuracy import SINGULAR_VALUES
 from optgeom.geometry.catalogue import METRICS, SYMBOLS
 from optgeom.geometry.metric import Band, Metric
 
@@ -28,9 +29,19 @@ A metric that is measured by turns costs more than the norms and changes more sl
 are captured more often than every 32 steps, a layer's rows have it every 32 steps or so, and
 wherever the layer's spectrum is captured; `status` is ok all the same.
 
-Singular values come from the float64 Gram matrix of the short side; where the smallest is below
-1.5e-7 of the largest, from a float64 SVD. `spectrum_method` says which. Errors were measured on
-matrices of known spectra against LAPACK in float64.
+Singular values come from the float64 Gram matrix of the short side (`gram`). Where the smallest is
+below 1.5e-7 of the largest, and the matrix has not been rounded to float32 or less, they come from
+a float64 SVD (`svd`). `optgeom analyze` takes float32 products (`gram32`) where a spectrum is known
+to be flat. `spectrum_method` says which.
+
+{SINGULAR_VALUES}
+The error of a metric is a bound of what measuring adds to its formula, of the entries as they are
+stored. Parts joined by "and" add up; unless float64 is named apart, they hold for every dtype.
+kappa is s_1 over the smallest singular value that the metric depends on (the last one; the lower
+quartile for q75_q25; the last that is kept for the leverage), infinite where that is not above the
+noise floor. As a number the bound is `METRICS[name].accuracy.bound(value, ...)`. The tests hold
+every metric to it, against extended precision, on matrices of condition numbers up to 1e14, rank
+deficient, of entries all alike, and of scales up to the ends of their dtype.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optgeom.geometry.accuracy import Accuracy, Error, Follows
 from optgeom.geometry.metric import Band, Metric
 
 _NORMUON = "NorMuon, arXiv 2510.05491"
@@ -11,13 +12,21 @@ _ROY = "Roy & Vetterli, The effective rank, EUSIPCO 2007"
 _STABLE = "Rudelson & Vershynin, Sampling from large matrices, J. ACM 2007"
 _TAIL = "arXiv 2509.26030"
 _OURS = "this project"
-_COSINE_ERROR = "absolute 1e-6"
-_SPECTRUM_ERROR = (
-    "Gram matrix: relative 1e-16 kappa^2 (1e-10 at kappa 1e3, 1e-4 at 1e6); SVD: relative "
-    "2e-16 kappa"
-)
-_SUM_ERROR = "relative 1e-9"
-_LEVERAGE_ERROR = "absolute 1e-9 for kappa below 1e3, 1e-4 at kappa 1e6"
+# A sum of 200,000 equal squares, rounding alike, is off by 1e-12; of a few thousand by 3e-14.
+_LARGEST = Error(relative=2e-12)
+_ENERGY = Error(relative=1e-13)
+_ENTROPY = Error(relative=1e-12, absolute=1e-12)
+# What float32 products add: to single values, to s_1, and to what averages over all of them.
+_EACH, _FIRST, _AVERAGE = Error(relative=2e-5), Error(relative=5e-6), Error(relative=4e-6)
+
+
+def _of_values(
+    always: Error, products: Error, follows: Follows | None = None, weight: float = 1.0
+) -> Accuracy:
+    """Of what is made from singular values in float64: the dtype of the matrix does not matter."""
+    return Accuracy(single=always, double=always, products=products, follows=follows, weight=weight)
+
+
 _JORDAN = "Newton-Schulz, Jordan coefficients x 5"
 _FULL_RANK = "full rank, no s_i/|A|_F below the polynomial's floor"
 
@@ -44,7 +53,13 @@ SPECTRUM_METRICS = (
             ),
         ),
         stages=("ns_input", "orthogonalized"),
-        accuracy=_LEVERAGE_ERROR,
+        accuracy=Accuracy(
+            single=Error(relative=1e-14, absolute=1e-14),
+            double=Error(relative=1e-14, absolute=1e-14),
+            follows="vectors",
+            weight=0.02,
+            note="more where singular values on both sides of the limit are alike",
+        ),
     ),
     Metric(
         name="leverage_rank",
@@ -58,7 +73,7 @@ SPECTRUM_METRICS = (
         help="Sum of the squared row norms of P.",
         stages=("ns_input", "orthogonalized"),
         dtype="int64",
-        accuracy="exact away from the threshold",
+        accuracy=Accuracy(follows="largest", counts="any s_i"),
     ),
     Metric(
         name="ns_row_error",
@@ -72,7 +87,13 @@ SPECTRUM_METRICS = (
         help="What Newton-Schulz adds to the rows beyond the exact polar factor. The CVs of O and "
         "P do not subtract: never stack them.",
         stages=("orthogonalized",),
-        accuracy=_LEVERAGE_ERROR,
+        accuracy=Accuracy(
+            single=Error(absolute=4e-7),
+            double=Error(absolute=2e-15),
+            follows="vectors",
+            weight=0.2,
+            note="kappa of ns_input",
+        ),
     ),
     Metric(
         name="condition_number",
@@ -85,7 +106,7 @@ SPECTRUM_METRICS = (
         reference=f"{_NORMUON}, Fig. 1a",
         help="With spectrum_status at_floor it is s_1 / noise_floor, a lower bound: the smallest "
         "singular value lies below what can be told from rounding.",
-        accuracy=_SPECTRUM_ERROR,
+        accuracy=_of_values(_LARGEST, _EACH, "smallest"),
     ),
     Metric(
         name="condition_number_resolved",
@@ -98,7 +119,7 @@ SPECTRUM_METRICS = (
         reference=_OURS,
         help="The condition number of the part that stands out of rounding; read it together with "
         "resolved_rank. Null where nothing does.",
-        accuracy=_SPECTRUM_ERROR,
+        accuracy=_of_values(_LARGEST, _EACH, "smallest"),
     ),
     Metric(
         name="resolved_rank",
@@ -111,7 +132,7 @@ SPECTRUM_METRICS = (
         reference=_OURS,
         help="min(m, n) when everything is resolved.",
         dtype="int64",
-        accuracy="exact away from the floor",
+        accuracy=Accuracy(follows="largest", counts="any s_i"),
     ),
     Metric(
         name="noise_floor",
@@ -125,7 +146,12 @@ SPECTRUM_METRICS = (
         reference=_OURS,
         help="Singular values at or below it are rounding, not signal. The method's floor is "
         "1.5e-7 s_1 from the Gram matrix and 2.2e-15 s_1 from an SVD.",
-        accuracy="by difference within 5 % of what was found",
+        accuracy=Accuracy(
+            single=_LARGEST,
+            double=_LARGEST,
+            products=_FIRST,
+            note="by difference, within 5 % of what was found",
+        ),
     ),
     Metric(
         name="spectral_flatness_cv",
@@ -137,7 +163,9 @@ SPECTRUM_METRICS = (
         formula="std(s^2) / mean(s^2), population std",
         reference="",
         help="0 for an orthogonal matrix. Free of scale, so it cannot see a scale applied twice.",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(
+            Error(relative=1e-13, absolute=1e-13), Error(relative=2e-5, absolute=2e-5)
+        ),
     ),
     Metric(
         name="sigma_min",
@@ -160,7 +188,7 @@ SPECTRUM_METRICS = (
             ),
         ),
         stages=("orthogonalized",),
-        accuracy=_SPECTRUM_ERROR,
+        accuracy=_of_values(_LARGEST, _EACH, "largest"),
     ),
     Metric(
         name="sigma_max",
@@ -183,7 +211,7 @@ SPECTRUM_METRICS = (
             ),
         ),
         stages=("orthogonalized",),
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(_LARGEST, _FIRST),
     ),
     Metric(
         name="polar_error",
@@ -206,7 +234,9 @@ SPECTRUM_METRICS = (
             ),
         ),
         stages=("orthogonalized",),
-        accuracy="absolute 1e-9",
+        accuracy=_of_values(
+            Error(relative=2e-12, absolute=2e-12), Error(relative=2e-5, absolute=2e-5), "largest"
+        ),
     ),
     Metric(
         name="ns_floor_fraction",
@@ -220,7 +250,12 @@ SPECTRUM_METRICS = (
         help="Directions that enter the iteration too small to be lifted. Null where the "
         "polynomial is not known.",
         stages=("ns_input",),
-        accuracy="exact away from the limit",
+        accuracy=Accuracy(
+            single=Error(relative=1e-8),
+            double=Error(relative=1e-8),
+            products=_EACH,
+            counts="values",
+        ),
     ),
     Metric(
         name="stable_rank",
@@ -232,7 +267,7 @@ SPECTRUM_METRICS = (
         formula="|A|_F^2 / s_1^2",
         reference=_STABLE,
         help="Between 1 and r; small when one direction holds most of the energy.",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(_ENERGY, _EACH),
     ),
     Metric(
         name="svd_entropy",
@@ -244,7 +279,7 @@ SPECTRUM_METRICS = (
         formula="-(1 / log r) sum(q log q)",
         reference=f"{_MOONLIGHT}, section 3.4",
         help="1 for a flat spectrum. Null for r = 1.",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(_ENTROPY, _AVERAGE),
     ),
     Metric(
         name="effective_rank",
@@ -256,7 +291,7 @@ SPECTRUM_METRICS = (
         formula="exp(-sum(p log p))",
         reference=_ROY,
         help="Entropy of the singular values themselves (p), not of their squares (q).",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(_ENTROPY, _AVERAGE, "sum", weight=20.0),
     ),
     Metric(
         name="effective_rank_energy",
@@ -268,7 +303,7 @@ SPECTRUM_METRICS = (
         formula="exp(-sum(q log q))",
         reference=_TAIL,
         help="Entropy of the squared singular values: smaller than effective_rank.",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(_ENTROPY, _AVERAGE),
     ),
     Metric(
         name="nuclear_rank",
@@ -280,7 +315,7 @@ SPECTRUM_METRICS = (
         formula="|A|_*^2 / |A|_F^2",
         reference="arXiv 2512.04299",
         help="r for a flat spectrum, 1 for rank one.",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(_LARGEST, _AVERAGE, "sum", weight=2.0),
     ),
     Metric(
         name="top10_energy",
@@ -292,7 +327,7 @@ SPECTRUM_METRICS = (
         formula="sum of q_i over i <= 10",
         reference=_TAIL,
         help="1 where r <= 10; compare only matrices of like size.",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(Error(relative=1e-14), _EACH),
     ),
     Metric(
         name="q75_q25",
@@ -305,7 +340,7 @@ SPECTRUM_METRICS = (
         reference=_TAIL,
         help="The slope of the bulk of the spectrum. Null where the lower quartile lies at the "
         "noise floor.",
-        accuracy=_SPECTRUM_ERROR,
+        accuracy=_of_values(_ENERGY, _EACH, "smallest", weight=2.0),
     ),
     Metric(
         name="spectral_norm",
@@ -317,7 +352,7 @@ SPECTRUM_METRICS = (
         formula="s_1",
         reference="",
         help="The largest stretch of any direction.",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(_LARGEST, _FIRST),
     ),
     Metric(
         name="nuclear_norm",
@@ -329,7 +364,7 @@ SPECTRUM_METRICS = (
         formula="sum(s)",
         reference="",
         help="Dual of the spectral norm.",
-        accuracy=_SUM_ERROR,
+        accuracy=_of_values(_LARGEST, _EACH, "sum"),
     ),
     Metric(
         name="descent_efficiency",
@@ -345,6 +380,12 @@ SPECTRUM_METRICS = (
         "as much as the update's: in flight it is null unless the stage gradient is recorded too; "
         "optgeom analyze computes it where the trace holds raw gradients.",
         stages=("update",),
-        accuracy=_COSINE_ERROR,
+        accuracy=Accuracy(
+            single=Error(absolute=1e-6),
+            double=Error(absolute=1e-14),
+            products=_EACH,
+            follows="sum",
+            note="kappa and r of the gradient",
+        ),
     ),
 )

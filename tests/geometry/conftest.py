@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.geometry import families
+
 Array = NDArray[np.float64]
 MakeMatrix = Callable[..., Array]
-
-
-def _orthonormal(rows: int, cols: int, rng: np.random.Generator) -> Array:
-    q, r = np.linalg.qr(rng.standard_normal((rows, cols)))
-    return q * np.sign(np.diag(r))
 
 
 @pytest.fixture
@@ -25,11 +22,4 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def with_spectrum(rng: np.random.Generator) -> MakeMatrix:
     """U diag(s) V^T of a shape, U and V random orthonormal."""
-
-    def make(shape: tuple[int, int], s: Array) -> Array:
-        rank = len(s)
-        left = _orthonormal(shape[0], rank, rng)
-        right = _orthonormal(shape[1], rank, rng)
-        return (left * np.asarray(s)) @ right.T
-
-    return make
+    return lambda shape, s: families.with_spectrum(shape, np.asarray(s), rng)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -82,9 +83,48 @@ def test_entry_is_complete(name: str) -> None:
     assert metric.title
     assert metric.help.endswith(".")
     assert metric.formula
-    assert metric.accuracy
+    assert str(metric.accuracy)
+    assert metric.accuracy.bound(1.0, double=False) >= metric.accuracy.bound(1.0, double=True) > 0
     low, high = metric.range
     assert low is None or high is None or low < high
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_bound_grows_with_what_makes_measuring_hard(name: str) -> None:
+    accuracy = METRICS[name].accuracy
+    for method in ("gram", "svd", "gram32"):
+        kappas = (1.0, 1e3, 1e6, math.inf) if accuracy.follows != "vectors" else (1.0, 1e3, 1e6)
+        bounds = [
+            accuracy.bound(2.0, double=True, method=method, kappa=kappa, count=30, largest=3.0)
+            for kappa in kappas
+        ]
+        assert bounds == sorted(bounds)
+        assert bounds[0] <= 1e-3
+    assert accuracy.bound(-2.0, double=True) == accuracy.bound(2.0, double=True)
+    # However small, a float64 has only so many digits.
+    assert accuracy.bound(0.0, double=True) > 0.0
+
+
+def test_a_bound_is_the_sum_of_its_parts() -> None:
+    condition = METRICS["condition_number"].accuracy
+    assert condition.bound(1e3, double=True, kappa=1e3) == pytest.approx(1e3 * (2e-12 + 2e-9))
+    assert condition.bound(1e9, double=True, method="svd", kappa=1e9) == pytest.approx(
+        1e9 * (2e-12 + 5e-7)
+    )
+    nuclear = METRICS["nuclear_norm"].accuracy
+    found = nuclear.bound(10.0, double=False, kappa=math.inf, count=20)
+    assert found == pytest.approx(10.0 * (2e-12 + 20 * 1.5e-7))
+    cosine = METRICS["cosine_previous"].accuracy
+    assert cosine.bound(0.0, double=True, sketched=True) == pytest.approx(5 * 1.5 / 64)
+    assert cosine.bound(1.0, double=False, sketched=True) == pytest.approx(1e-6)
+
+
+def test_bounds_are_said_in_words() -> None:
+    said = {name: str(metric.accuracy) for name, metric in METRICS.items()}
+    assert said["second_moment_steps"] == "exact"
+    assert said["frobenius_norm"] == "relative 4e-7 (float64: relative 1e-15)"
+    assert "2e-15 kappa^2 by the Gram matrix, 5e-16 kappa by the SVD" in said["condition_number"]
+    assert said["resolved_rank"] == "exact, but for any s_i within its error of the limit"
 
 
 def test_bands_name_a_stage_of_the_metric_and_a_source() -> None:

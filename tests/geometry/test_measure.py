@@ -31,49 +31,16 @@ def test_rows_hold_every_column(rng: np.random.Generator) -> None:
         assert value is None or type(value) in (float, int, str)
 
 
-def test_every_metric_by_its_formula(rng: np.random.Generator) -> None:
-    a = rng.standard_normal((24, 10)) * np.exp(rng.standard_normal((24, 1)))
-    w, g, before = rng.standard_normal((3, 24, 10))
-    earlier = measure_norms(torch.from_numpy(before))
-    found = measure(
-        a,
-        weight=w,
-        gradient=g,
-        lr=0.02,
-        previous_sketch=earlier.sketch,
-        steps_since_previous=50,
-        second_moment_steps=7,
-        lost_update_fraction=0.5,
-        lost_decay_fraction=1.0,
-    )
-    s = scipy.linalg.svdvals(a)
-    norm = np.linalg.norm
-    columns_ = norm(a, axis=0)
-    expected = {
-        "frobenius_norm": np.sqrt((s**2).sum()),
-        "spectral_norm": s[0],
-        "nuclear_norm": s.sum(),
-        "condition_number": s[0] / s[-1],
-        "condition_number_resolved": s[0] / s[-1],
-        "resolved_rank": 10,
-        "column_norm_cv": columns_.std() / columns_.mean(),
-        "column_norm_max_min": columns_.max() / columns_.min(),
-        "update_rms": np.sqrt((a**2).mean()),
-        "update_to_weight": 0.02 * norm(a) / norm(w),
-        "radial_fraction": (a * w).sum() / norm(a) / norm(w),
-        "cosine_gradient": (a * g).sum() / norm(a) / norm(g),
-        "descent_efficiency": (a * g).sum() / scipy.linalg.svdvals(g).sum() / s[0],
-        # 240 entries fall into 240 buckets: here the sketch is exact.
-        "cosine_previous": (a * before).sum() / norm(a) / norm(before),
+def test_what_the_context_knows_is_handed_through(rng: np.random.Generator) -> None:
+    a, before = torch.from_numpy(rng.standard_normal((2, 24, 10)))
+    facts = {
         "steps_since_previous": 50,
         "second_moment_steps": 7,
         "lost_update_fraction": 0.5,
         "lost_decay_fraction": 1.0,
-        "top10_energy": 1.0,
     }
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-10), name
-    assert found["status"] == found["spectrum_status"] == "ok"
+    found = measure(a, previous_sketch=measure_norms(before).sketch, **facts)
+    assert {name: found[name] for name in facts} == facts
     assert list(found) == EVERYTHING
 
 

@@ -108,6 +108,15 @@ def test_equal_entries_do_not_add_up_their_rounding(value: float, shape: tuple[i
     _assert_rows_close(matrix, 4e-7)
 
 
+@pytest.mark.parametrize("length", [8, 100, 256, 500, 512, 700, 1024, 3000])
+def test_rows_of_many_constants(length: int, rng: np.random.Generator) -> None:
+    values = torch.from_numpy(rng.uniform(0.1, 1.0, (400, 1))).float()
+    matrix = values * torch.ones(1, length)
+    _assert_close(line_norms(matrix), matrix.double().numpy(), 4e-7)
+    _assert_rows_close(matrix, 4e-7)
+    _assert_rows_close(matrix.mT, 4e-7)
+
+
 def test_no_value_is_looked_at_on_a_device() -> None:
     # A meta tensor has no values: asking for one raises.
     assert line_norms(torch.empty(5, 7, device="meta")).shape == (12,)

@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 
+from optgeom.geometry.accuracy import singular_value_error
 from optgeom.geometry.singular import GRAM_RESOLUTION, singular_values
 
 SHAPES = [(48, 48), (96, 40), (40, 96)]
@@ -21,9 +22,8 @@ def test_float64_against_the_known_spectrum(
     known = np.geomspace(3.0, 3.0 / kappa, min(shape))
     matrix = with_spectrum(shape, known)
     found = singular_values(torch.from_numpy(matrix))
-    # By the Gram matrix 1e-16 kappa^2, by the SVD 2e-16 kappa: ten times what was measured.
     by_gram = 1.0 / kappa >= GRAM_RESOLUTION
-    bound = 1e-14 + (1e-16 * kappa**2 if by_gram else 2e-16 * kappa)
+    bound = 1e-14 + kappa * singular_value_error(kappa, "gram" if by_gram else "svd")
     assert bool(found.by_svd) is not by_gram
     np.testing.assert_allclose(found.values.numpy(), scipy.linalg.svdvals(matrix), rtol=bound)
     np.testing.assert_allclose(found.values.numpy(), known, rtol=bound)
@@ -39,15 +39,9 @@ def test_float32_against_lapack_in_float64(
     found = singular_values(torch.from_numpy(matrix)).values.numpy()
     exact = scipy.linalg.svdvals(matrix.astype(np.float64))
     # Of the stored entries exactly; of the known spectrum as far as float32 could store it.
-    np.testing.assert_allclose(found, exact, rtol=1e-14 + 1e-16 * kappa**2)
+    bound = 1e-14 + kappa * singular_value_error(kappa, "gram")
+    np.testing.assert_allclose(found, exact, rtol=bound)
     np.testing.assert_allclose(found, known, rtol=1e-6 + 1e-8 * kappa)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_widened_exactly(dtype: torch.dtype, rng: np.random.Generator) -> None:
-    matrix = torch.from_numpy(rng.standard_normal((30, 20))).to(dtype)
-    found = singular_values(matrix).values.numpy()
-    np.testing.assert_allclose(found, scipy.linalg.svdvals(matrix.double().numpy()), rtol=1e-12)
 
 
 def test_against_arbitrary_precision() -> None:
@@ -59,29 +53,9 @@ def test_against_arbitrary_precision() -> None:
     found = singular_values(torch.from_numpy(matrix))
     assert known[0] / known[-1] > 1e8
     assert bool(found.by_svd)
-    np.testing.assert_allclose(found.values.numpy(), known, rtol=2e-16 * known[0] / known[-1] * 10)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_scale_is_safe(scale: float, with_spectrum: Callable[..., np.ndarray]) -> None:
-    matrix = torch.from_numpy(with_spectrum((20, 30), np.geomspace(1, 0.1, 20)))
-    plain = singular_values(matrix.float()).values
-    far = singular_values((matrix * scale).float()).values
-    np.testing.assert_allclose((far / scale).numpy(), plain.numpy(), rtol=1e-6)
-
-
-@pytest.mark.parametrize("scale", [1e-290, 1e290])
-def test_float64_scale_is_safe(scale: float, rng: np.random.Generator) -> None:
-    matrix = rng.standard_normal((9, 7))
-    found = singular_values(torch.from_numpy(matrix * scale)).values.numpy()
-    np.testing.assert_allclose(found / scale, scipy.linalg.svdvals(matrix), rtol=1e-12)
-
-
-def test_denormals_are_numbers(rng: np.random.Generator) -> None:
-    matrix = (rng.standard_normal((12, 8)) * 1e-42).astype(np.float32)
-    found = singular_values(torch.from_numpy(matrix)).values.numpy()
-    exact = scipy.linalg.svdvals(matrix.astype(np.float64) * 1e42) * 1e-42
-    np.testing.assert_allclose(found, exact, rtol=1e-12)
+    np.testing.assert_allclose(
+        found.values.numpy(), known, rtol=singular_value_error(1.0, "svd") * known[0] / known[-1]
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -93,19 +67,6 @@ def test_rank_deficient_goes_to_the_svd(
     assert bool(found.by_svd)
     np.testing.assert_allclose(found.values[:4].numpy(), [5, 3, 3, 1], rtol=1e-13)
     assert float(found.values[4:].max()) < 5 * 2.2e-15
-
-
-def test_duplicated_values(with_spectrum: Callable[..., np.ndarray]) -> None:
-    known = np.repeat([2.0, 1.0, 0.25], 8)
-    found = singular_values(torch.from_numpy(with_spectrum((24, 50), known)))
-    np.testing.assert_allclose(found.values.numpy(), known, rtol=1e-13)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1)])
-def test_one_row_or_column(shape: tuple[int, int], rng: np.random.Generator) -> None:
-    matrix = rng.standard_normal(shape)
-    found = singular_values(torch.from_numpy(matrix)).values.numpy()
-    np.testing.assert_allclose(found, [np.linalg.norm(matrix)], rtol=1e-14)
 
 
 def test_a_batch_is_its_members(with_spectrum: Callable[..., np.ndarray]) -> None:

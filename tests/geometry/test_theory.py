@@ -65,9 +65,24 @@ def test_wide_but_rank_deficient_is_uneven_too(rng: np.random.Generator) -> None
     assert found["leverage_cv"] == pytest.approx(0.58, abs=0.02)
 
 
-def test_normuon_as_published_has_rms_one_fifth(rng: np.random.Generator) -> None:
-    matrix = rng.standard_normal((128, 32)) * np.exp(rng.standard_normal((128, 1)))
-    orthogonal = _newton_schulz(matrix.T).T
+@pytest.mark.parametrize("shape", [(32, 80), (80, 32), (48, 48)])
+def test_the_polar_factors_rms_follows_from_its_shape(
+    shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    # Moonlight, Lemma 1: sqrt(r / (m n)), which is 1 / sqrt(max(m, n)) at full rank.
+    for rank in (min(shape), 7):
+        matrix = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
+        found = measure(_polar_factor(matrix, rank))
+        assert found["update_rms"] == pytest.approx(np.sqrt(rank / (shape[0] * shape[1])))
+        assert found["resolved_rank"] == rank
+
+
+@pytest.mark.parametrize("shape", [(128, 32), (32, 128), (64, 64)])
+def test_normuon_as_published_has_rms_one_fifth(
+    shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    matrix = rng.standard_normal(shape) * np.exp(rng.standard_normal((shape[0], 1)))
+    orthogonal = _newton_schulz(matrix) if shape[0] <= shape[1] else _newton_schulz(matrix.T).T
     second = 0.05 * (orthogonal**2).mean(axis=1, keepdims=True)
     even = orthogonal / (np.sqrt(second) + 1e-8)
     update = 0.2 * np.sqrt(even.size) * even / np.linalg.norm(even)
@@ -89,6 +104,50 @@ def test_row_normalization_undoes_orthogonality(rng: np.random.Generator) -> Non
     assert after["leverage_cv"] is None
     square = measure(even, stage="ns_input")["leverage_cv"]
     assert square < 0.5 * before["neuron_norm_cv"]
+
+
+def test_a_left_diagonal_keeps_the_row_space_and_moves_the_column_space(
+    rng: np.random.Generator,
+) -> None:
+    for shape in ((96, 24), (24, 96)):
+        polar = _polar_factor(
+            rng.standard_normal(shape) * np.geomspace(1, 9, shape[0])[:, None], 24
+        )
+        even = np.diag(rng.uniform(0.3, 3.0, shape[0])) @ polar
+        rows = scipy.linalg.subspace_angles(polar.T, even.T)
+        columns = scipy.linalg.subspace_angles(polar, even)
+        assert rows.max() < 1e-12
+        before, after = (measure(matrix, stage="ns_input") for matrix in (polar, even))
+        if shape[0] > shape[1]:
+            assert columns.max() > 0.5
+            assert abs(after["leverage_cv"] - before["leverage_cv"]) > 0.02
+        else:
+            assert columns.max() < 1e-12
+            assert max(after["leverage_cv"], before["leverage_cv"]) < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(96, 24), (24, 96), (40, 40)])
+def test_what_a_left_diagonal_leaves_of_orthogonality(
+    shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    # (D O)(D O)^T = D O O^T D: for m <= n that is D^2, else D times the leverage's projector.
+    polar = _polar_factor(rng.standard_normal(shape), min(shape))
+    scales = rng.uniform(0.3, 3.0, shape[0])
+    squares = np.linalg.eigvalsh(scales[:, None] * (polar @ polar.T) * scales)[::-1][: min(shape)]
+    found = measure(scales[:, None] * polar, stage="orthogonalized")
+    assert found["sigma_max"] == pytest.approx(np.sqrt(squares[0]))
+    assert found["sigma_min"] == pytest.approx(np.sqrt(squares[-1]))
+    error = np.sqrt(np.mean((np.sqrt(squares) - 1.0) ** 2))
+    assert found["polar_error"] == pytest.approx(error)
+    if shape[0] <= shape[1]:
+        assert found["condition_number"] == pytest.approx(scales.max() / scales.min())
+
+
+def test_evening_the_rows_of_a_wide_polar_factor_changes_nothing(rng: np.random.Generator) -> None:
+    polar = _polar_factor(rng.standard_normal((24, 96)) * np.geomspace(1, 9, 24)[:, None], 24)
+    found = measure(polar / np.linalg.norm(polar, axis=1, keepdims=True), stage="orthogonalized")
+    assert found["neuron_norm_cv"] == pytest.approx(0.0, abs=1e-14)
+    assert found["polar_error"] == pytest.approx(0.0, abs=1e-14)
 
 
 def test_jordan_five_times_lands_in_its_band(with_spectrum: Callable[..., np.ndarray]) -> None:
