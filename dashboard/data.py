@@ -19,6 +19,7 @@ from optgeom.figures.identity import run_slots
 from optgeom.figures.losses import scalar
 from optgeom.figures.reading import layer_in
 from optgeom.figures.statuses import when
+from optgeom.traces.address import masked
 from optgeom.traces.errors import NotATrace
 from optgeom.traces.store import Traces, open_trace, open_traces
 
@@ -114,7 +115,7 @@ class Runs:
                 try:
                     self._open()
                 except NotATrace as error:
-                    logger.debug("no run yet under %s: %s", self.path, error)
+                    logger.debug("no run yet under %s: %s", masked(self.path), error)
             return self.token()
 
     def token(self) -> str:

@@ -16,6 +16,7 @@ from optgeom.figures.formats import bound, short, whole
 from optgeom.figures.names import layer_phrase, layer_title, run_label, run_short
 from optgeom.figures.reading import find_layer
 from optgeom.geometry.catalogue import METRICS
+from optgeom.traces.address import masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,9 +91,10 @@ def _card(card: Card, order: Sequence[Trace], slots: dict[str, int]) -> html.Div
 def nothing_yet(runs: Runs, view: View) -> html.Div:
     """Return a page's empty state: no run, or a run without layers."""
     gone = not runs.some(view.runs)
-    out = f"{runs.path}/a" if gone else runs.path
+    where = masked(runs.path)
+    out = f"{where}/a" if gone else where
     if gone:
-        title, text = "No runs yet", f"Nothing has been captured under {runs.path} so far."
+        title, text = "No runs yet", f"Nothing has been captured under {where} so far."
     else:
         title, text = "No layer was captured", f"{run_label(view.a or '')} holds no matrix."
     return empty(

@@ -23,6 +23,7 @@ from optgeom.figures.formats import whole
 from optgeom.figures.names import by_kind, layer_title, run_label
 from optgeom.figures.reading import find_layer, layer_in
 from optgeom.figures.theme import LIGHT
+from optgeom.traces.address import masked
 from optgeom.traces.errors import OptgeomError
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ def write_report(
     runs = Runs(runs_path)
     everything = runs.all()
     if not everything:
-        raise ReportError(f"{runs.path} holds no run yet: attach optgeom.watch to one, then report")
+        raise ReportError(
+            f"{masked(runs.path)} holds no run yet: attach optgeom.watch to one, then report"
+        )
     for run in (a, b):
         if run is not None and not runs.some([run]):
             names = ", ".join(trace.name for trace in everything)
-            raise ReportError(f"no run {run!r} under {runs.path}: there are {names}")
+            raise ReportError(f"no run {run!r} under {masked(runs.path)}: there are {names}")
     view = resolve(View(a=a, b=b), everything)
     text = render(_collect(runs, view, layers, steps))
     return _write(Path(output), text)

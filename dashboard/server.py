@@ -29,6 +29,7 @@ from optgeom.dashboard.access import (
     is_loopback,
 )
 from optgeom.dashboard.app import create_app
+from optgeom.traces.address import masked
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -92,7 +93,7 @@ def serve(
     """
     server = make_server(runs_path, host=host, port=port, token=token)
     bound = int(server.effective_port)
-    logger.info("serving %s at %s", runs_path, address_of(host, bound))
+    logger.info("serving %s at %s", masked(str(runs_path)), address_of(host, bound))
     if on_ready is not None:
         on_ready(address_of(host, bound, token))
     try:

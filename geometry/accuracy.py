@@ -172,6 +172,6 @@ A singular value s_i is off by at most
 - `gram32`: {_said(_FLOAT32)} s_i.
 
 Where it is not above the noise floor it may come out anywhere up to the floor of the method, which
-is {_said(_BELOW["gram"])} s_1 for `gram` and {_said(_BELOW["svd"])} s_1 for `svd`, or side/100 times
-that where the longer side is above 100.
+is {_said(_BELOW["gram"])} s_1 for `gram`, and for `svd` {_said(_BELOW["svd"])} s_1, or side/100
+times that where the longer side is above 100.
 """

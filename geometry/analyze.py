@@ -17,12 +17,13 @@ import pyarrow as pa
 import torch
 
 from optgeom.geometry.analysis.engine import Done, Room
-from optgeom.geometry.analysis.loading import one_by_one
+from optgeom.geometry.analysis.loading import raw_of
 from optgeom.geometry.analysis.units import COLUMNS, MARK, Unit, pending
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import NotCaptured, OptgeomError
 from optgeom.traces.schema import KEYS
 from optgeom.traces.store import Trace
+
 
 class NotAllMeasured(OptgeomError):
     """Some matrices could not be measured; what was found of the others is written."""
@@ -118,15 +119,15 @@ def _engine(
     if scheduler is not None:
         from optgeom.geometry.analysis.cluster import on_cluster
 
-        return on_cluster(units, trace.path, scheduler)
+        return on_cluster(units, trace.uri, scheduler)
     if workers is not None:
         from optgeom.geometry.analysis.processes import on_processes
 
-        return on_processes(units, trace.path, Room(min(workers, len(units)), memory))
+        return on_processes(units, trace.uri, Room(min(workers, len(units)), memory))
     from optgeom.geometry.analysis.threads import on_threads
 
     cores = 1 if device is not None else len(os.sched_getaffinity(0))
-    return on_threads(units, one_by_one(trace), Room(cores, memory), device=device)
+    return on_threads(units, raw_of(trace), Room(cores, memory), device=device)
 
 
 class _Kept:

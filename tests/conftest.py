@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.traces.objects import Objects, serving
+
+
+@pytest.fixture(scope="session")
+def objects() -> Iterator[Objects]:
+    """An S3 server; each test writes below a path of its own."""
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

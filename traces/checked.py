@@ -3,6 +3,10 @@
 Parquet's page checksums cover the data in the pages, not their headers nor the footer, and a
 flipped bit there can end the process or read back as wrong numbers. So a digest over the footer
 stands in the file's name, and the footer holds a CRC-32 of the bytes of each row group.
+
+What is parsed is what was compared: bytes are fetched once, by ranges, and Arrow never touches the
+file itself. So a file system that fails is no damage, and an object store is asked as rarely as can
+be.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,57 +24,78 @@ import pyarrow.parquet as pq
 
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.keys import Codes
+from optgeom.traces.window import Reads, Window
 
 SUMS = b"optgeom.crc32"
 INDEX = b"optgeom.index"
 _TAIL = 8
 _MAGIC = b"PAR1"
-_PIECE = 1 << 20
+_FOOTER_GUESS = 1 << 16
+_PARSED = 12
 
 
-class Segment:
-    """One sealed segment, opened for reading.
+class Footer:
+    """What the end of a segment says of it; never changed, and so shared by threads.
 
     Args:
-        file: random access to the whole segment; whoever opened it closes it.
-        name: how to call it in errors.
+        data: its bytes, as `read_footer` returns them.
+        name: how to call the segment in errors.
         digest: the digest from its name.
-        checked: numbers of row groups whose bytes were compared already; more are added.
+        size: of the whole segment, in bytes.
+
+    Attributes:
+        size: as above.
+        metadata: Parquet's.
+        schema: the columns.
+        ends: the row after each row group, (g,) int64.
+        nbytes: what it takes in memory, about.
 
     Raises:
-        DamagedTrace: it is truncated, or its footer changed.
+        DamagedTrace: it changed.
     """
 
-    def __init__(
-        self, file: pa.NativeFile, name: str, digest: str, checked: set[int] | None = None
-    ):
-        self._file, self._name = file, name
-        self._checked = set() if checked is None else checked
-        if footer_digest(read_footer(file, name)) != digest:
+    def __init__(self, data: bytes, name: str, digest: str, size: int):
+        if footer_digest(data) != digest:
             raise DamagedTrace(f"{name} is damaged: its footer changed. Restore it from a copy")
+        self._name, self.size = name, size
         try:
-            self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-            self.schema: pa.Schema = self._parquet.schema_arrow
+            parquet = pq.ParquetFile(pa.BufferReader(data))
+            self.schema: pa.Schema = parquet.schema_arrow
+            self.metadata: pq.FileMetaData = parquet.metadata
+            self._notes: dict[bytes, bytes] = self.metadata.metadata or {}
+            self._sums: list[tuple[int, int]] = json.loads(self._notes.get(SUMS, b"[]"))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedTrace(f"{name} is damaged: {_first_line(error)}") from error
-        self._metadata = self._parquet.metadata
-        self._notes: dict[bytes, bytes] = self._metadata.metadata or {}
+        groups = map(self.metadata.row_group, range(self.metadata.num_row_groups))
+        self.ends: Codes = np.cumsum([one.num_rows for one in groups], dtype=np.int64)
+        index = len(self._notes.get(INDEX, b""))
+        # parsed, it takes a multiple of what it takes in the file: a kilobyte for each column of
+        # each row group
+        self.nbytes = _PARSED * (len(data) - index) + 2 * index
+
+    @classmethod
+    def read(cls, file: Reads, name: str, digest: str) -> Self:
+        """Read and parse it.
+
+        Args:
+            file: the whole segment.
+            name: how to call it in errors.
+            digest: the digest from its name.
+
+        Raises:
+            DamagedTrace: the file is truncated, or its footer changed.
+        """
+        size = file.size()
+        return cls(read_footer(file, name, size), name, digest, size)
 
     @property
     def groups(self) -> range:
         """The numbers of the row groups."""
-        return range(self._metadata.num_row_groups)
-
-    @property
-    def ends(self) -> Codes:
-        """The row after each row group, (g,) int64."""
-        return np.cumsum(
-            [self._metadata.row_group(i).num_rows for i in self.groups], dtype=np.int64
-        )
+        return range(len(self.ends))
 
     @property
     def indexed(self) -> bool:
-        """Whether the footer holds a copy of all columns but the large ones."""
+        """Whether it holds a copy of all columns but the large ones."""
         return INDEX in self._notes
 
     def index(self, names: Sequence[str] | None = None) -> pa.Table | None:
@@ -91,9 +117,66 @@ class Segment:
             table = pa.ipc.open_stream(data, options=options).read_all().select(wanted)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DamagedTrace(f"{self._name} is damaged: {_first_line(error)}") from error
-        if table.num_rows != self._metadata.num_rows:
+        if table.num_rows != self.metadata.num_rows:
             raise DamagedTrace(f"{self._name} is damaged: its index is of {table.num_rows} rows")
         return table
+
+    def whole(self, group: int) -> tuple[int, int, int]:
+        """Where the bytes of a row group begin and end, and their CRC-32.
+
+        Raises:
+            DamagedTrace: the footer does not say: something else wrote the file.
+        """
+        if len(self._sums) != len(self.groups):
+            raise DamagedTrace(f"{self._name} is no segment of a trace: its checksums are missing")
+        return (self._sums[group - 1][0] if group else 0, *self._sums[group])
+
+    def chunks(self, group: int, names: Collection[str] | None) -> list[tuple[int, int]]:
+        """Where the bytes of some columns of a row group begin and end."""
+        described = self.metadata.row_group(group)
+        numbers = [*range(described.num_columns)]
+        if names is not None and len(numbers) == len(self.schema.names):
+            # a list is one column of Parquet too; of anything deeper, all is read
+            numbers = [at for at, one in enumerate(self.schema.names) if one in names]
+        found = []
+        for column in map(described.column, numbers):
+            start = column.data_page_offset
+            if column.has_dictionary_page:
+                start = min(start, column.dictionary_page_offset)
+            found.append((start, start + column.total_compressed_size))
+        return found
+
+
+class Segment:
+    """One sealed segment, opened for reading.
+
+    Args:
+        file: the whole segment; whoever opened it closes it.
+        name: how to call it in errors.
+        digest: the digest from its name.
+        checked: numbers of row groups whose bytes were compared already; more are added.
+        footer: where it was read before.
+
+    Raises:
+        DamagedTrace: it is truncated, or its footer changed.
+    """
+
+    def __init__(
+        self,
+        file: Reads,
+        name: str,
+        digest: str,
+        checked: set[int] | None = None,
+        footer: Footer | None = None,
+    ):
+        self._file, self._name = file, name
+        self._checked = set() if checked is None else checked
+        self.footer = Footer.read(file, name, digest) if footer is None else footer
+
+    @property
+    def groups(self) -> range:
+        """The numbers of the row groups."""
+        return self.footer.groups
 
     def read(
         self, groups: Iterable[int], names: Sequence[str] | None = None, *, sums: bool = True
@@ -110,41 +193,82 @@ class Segment:
             DamagedTrace: a byte of them changed.
         """
         asked = list(groups)
-        if sums:
-            self._check(asked)
+        new = [one for one in asked if sums and one not in self._checked]
+        ranges = [self.footer.whole(one)[:2] for one in new]
+        for one in set(asked).difference(new):
+            ranges += self.footer.chunks(one, names)
+        window = self._fetch(ranges)
+        self._compare(new, window)
+        return self.parse(window, asked, names, pages=len(new) < len(asked))
+
+    def whole(self, groups: Iterable[int]) -> Window:
+        """All bytes of some row groups, compared with their CRC-32.
+
+        Raises:
+            DamagedTrace: one of them changed.
+        """
+        asked = list(groups)
+        window = self._fetch([self.footer.whole(one)[:2] for one in asked])
+        self._compare(asked, window)
+        return window
+
+    def parse(
+        self,
+        window: Window,
+        groups: Iterable[int],
+        names: Sequence[str] | None = None,
+        *,
+        pages: bool = False,
+        views: bool = False,
+    ) -> pa.Table:
+        """Some row groups of which all that is asked was fetched.
+
+        Args:
+            window: what was fetched.
+            groups: their numbers.
+            names: only these columns; None: all.
+            pages: compare the checksums of pages, where the window was not compared as a whole.
+            views: bytes as binary views: values of megabytes that are gathered in one buffer are
+                moved each time that it grows.
+
+        Raises:
+            DamagedTrace: a byte of them changed.
+        """
         try:
-            return self._parquet.read_row_groups(
-                asked, columns=None if names is None else list(names), use_threads=False
+            parquet = pq.ParquetFile(
+                window.open(),
+                metadata=self.footer.metadata,
+                page_checksum_verification=pages,
+                binary_type=pa.binary_view() if views else None,
+                pre_buffer=False,
             )
-        except (pa.ArrowException, OSError, ValueError) as error:
+            return parquet.read_row_groups(
+                list(groups), columns=None if names is None else list(names), use_threads=False
+            )
+        except (pa.ArrowException, OSError, ValueError, EOFError) as error:
             raise DamagedTrace(f"{self._name} is damaged: {_first_line(error)}") from error
 
-    def _check(self, groups: Iterable[int]) -> None:
-        missing = [one for one in groups if one not in self._checked]
-        if not missing:
-            return
-        stored = json.loads(self._notes.get(SUMS, b"[]"))
-        if len(stored) != len(self.groups):
-            raise DamagedTrace(f"{self._name} is no segment of a trace: its checksums are missing")
-        starts = [0, *(end for end, _ in stored)]
-        for group in missing:
-            end, crc = stored[group]
-            if self._crc(starts[group], end) != crc:
+    def _fetch(self, ranges: Sequence[tuple[int, int]]) -> Window:
+        try:
+            return Window.read(self._file, self.footer.size, ranges)
+        except EOFError:
+            raise DamagedTrace(
+                f"{self._name} is truncated: it was longer when it was opened. "
+                "Restore it from a copy"
+            ) from None
+
+    def _compare(self, groups: Iterable[int], window: Window) -> None:
+        for group in groups:
+            start, end, crc = self.footer.whole(group)
+            if zlib.crc32(window.at(start, end - start)) != crc:
                 raise DamagedTrace(
-                    f"{self._name} is damaged: bytes {starts[group]} to {end} changed. "
+                    f"{self._name} is damaged: bytes {start} to {end} changed. "
                     "Restore it from a copy"
                 )
             self._checked.add(group)
 
-    def _crc(self, start: int, end: int) -> int:
-        crc = 0
-        self._file.seek(start)
-        for at in range(start, end, _PIECE):
-            crc = zlib.crc32(self._file.read_buffer(min(_PIECE, end - at)), crc)
-        return crc
 
-
-def read_segment(file: pa.NativeFile, name: str, digest: str) -> pa.Table:
+def read_segment(file: Reads, name: str, digest: str) -> pa.Table:
     """Read a whole sealed segment, with every checksum compared.
 
     Raises:
@@ -159,24 +283,27 @@ def footer_digest(footer: bytes) -> str:
     return hashlib.blake2b(footer, digest_size=8).hexdigest()
 
 
-def read_footer(file: pa.NativeFile, name: str) -> bytes:
-    """The bytes of a Parquet footer.
+def read_footer(file: Reads, name: str, size: int) -> bytes:
+    """The bytes of a Parquet footer; most come with the first request.
+
+    Args:
+        file: the whole segment.
+        name: how to call it in errors.
+        size: its size in bytes.
 
     Raises:
         DamagedTrace: the file is truncated.
     """
-    size: int = file.size()
     if size < _TAIL + len(_MAGIC):
         raise DamagedTrace(f"{name} is truncated: {size} bytes are left. Restore it from a copy")
-    file.seek(size - _TAIL)
-    tail: bytes = file.read(_TAIL)
-    length = int.from_bytes(tail[:4], "little")
-    if tail[4:] != _MAGIC or length + _TAIL + len(_MAGIC) > size:
+    guess = min(size, _FOOTER_GUESS)
+    end = file.read_at(guess, size - guess)
+    length = _TAIL + int.from_bytes(end[-_TAIL:][:4], "little")
+    if len(end) < guess or end[-len(_MAGIC) :] != _MAGIC or length + len(_MAGIC) > size:
         raise DamagedTrace(f"{name} is truncated: it ends within its data. Restore it from a copy")
-    file.seek(size - _TAIL - length)
-    footer: bytes = file.read(length)
-    file.seek(0)
-    return footer + tail
+    if length <= guess:
+        return end[guess - length :]
+    return file.read_at(length - guess, size - length) + end
 
 
 def _first_line(error: BaseException) -> str:

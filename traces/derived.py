@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
@@ -11,31 +13,35 @@ from optgeom.traces.columns import one_chunk
 from optgeom.traces.errors import TraceError
 from optgeom.traces.listing import DERIVED
 from optgeom.traces.names import PartName, parse_name
+from optgeom.traces.place import Place
 from optgeom.traces.runfile import make_folder
 from optgeom.traces.schema import KEYS, TEXT
 from optgeom.traces.segment import SegmentWriter
 from optgeom.traces.trace import Trace
 
+WRITER = "optgeom.writer"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
-def write_derived(trace: Trace, name: str, table: pa.Table) -> Path:
+def write_derived(trace: Trace, name: str, table: pa.Table) -> str:
     """Add a table of later analysis; metrics() joins it from the next refresh on.
 
     A value fills only what the records leave null or absent. Where several tables of the same
-    name have a value for a cell, the last one written counts.
+    name have a value for a cell, the last one written counts; of those that were written at once,
+    always the same. In a local folder the file appears by rename; elsewhere it is made in a
+    temporary folder, and uploaded to its name once it is whole.
 
     Args:
-        trace: a local trace.
+        trace: where to write: wherever it was opened.
         name: of the analysis: small letters, digits, - and _.
         table: all key columns, and its own. Keys as metrics() has them, `block` alone may be null.
 
     Returns:
-        The file written.
+        The file written: an absolute path, or a URI as it may be shown.
 
     Raises:
-        TraceError: a key column is missing or null, the name is no name, or the folder is not
-            local or cannot be written.
+        TraceError: a key column is missing or null, the name is no name, or the place cannot be
+            written.
     """
     if not _NAME.fullmatch(name):
         raise TraceError(f"{name!r} names no analysis: use small letters, digits, - and _")
@@ -58,22 +64,52 @@ def write_derived(trace: Trace, name: str, table: pa.Table) -> Path:
         made = one_chunk(table.select(schema.names).cast(schema))
     except (pa.ArrowException, ValueError) as error:
         raise TraceError(f"a key column has another type than in the records: {error}") from error
-    folder = trace.folder() / DERIVED / name
-    make_folder(folder)
-    numbers = [part.sequence for part in map(parse_name, map(_file, folder.iterdir())) if part]
     attempt = trace.info.attempts[-1].attempt if trace.info.attempts else 0
-    part = PartName(attempt, 0, max(numbers, default=-1) + 1)
+    write = _write_local if trace.place.is_local else _write_elsewhere
+    return write(trace.place, f"{DERIVED}/{name}", attempt, made)
+
+
+def _write_local(place: Place, folder: str, attempt: int, table: pa.Table) -> str:
+    made = place.local() / folder
+    make_folder(made)
+    return str(_segment(made, _next(place, folder, attempt), table))
+
+
+def _write_elsewhere(place: Place, folder: str, attempt: int, table: pa.Table) -> str:
+    part = _next(place, folder, attempt)
     try:
-        segment = SegmentWriter(folder, part, schema)
+        with TemporaryDirectory(prefix="optgeom-") as scratch:
+            segment = _segment(Path(scratch), part, table)
+            path, data = f"{folder}/{segment.name}", segment.read_bytes()
+    except (OSError, TraceError) as error:
+        raise TraceError(
+            f"{place.of(folder)} cannot be written: what is uploaded is made in a temporary folder "
+            f"first, and {error}: set TMPDIR to one with room"
+        ) from error
+    place.write(path, data)
+    return place.of(path)
+
+
+def _next(place: Place, folder: str, attempt: int) -> PartName:
+    """Behind all that are there. Writers at once may take the same sequence, with other digests."""
+    files = (path.rpartition("/")[2] for path in place.entries(folder))
+    numbers = [part.sequence for part in map(parse_name, files) if part is not None]
+    return PartName(attempt, 0, max(numbers, default=-1) + 1)
+
+
+def _segment(folder: Path, part: PartName, table: pa.Table) -> Path:
+    """Write the one segment.
+
+    Its footer says who wrote it, so that its digest, and with it its name, is like no other's: of
+    two analyses that take the same sequence, neither may replace the file of the other.
+    """
+    try:
+        segment = SegmentWriter(folder, part, table.schema, notes={WRITER: secrets.token_hex(16)})
         try:
-            segment.write(made)
+            segment.write(table)
             return segment.seal()
         except BaseException:
             segment.abandon()
             raise
     except OSError as error:
         raise TraceError(f"{folder} cannot be written: {error.strerror or error}") from error
-
-
-def _file(path: Path) -> str:
-    return path.name

@@ -40,8 +40,13 @@ class Traces(Mapping[str, Trace]):
 
     @property
     def path(self) -> str:
-        """The path or URI that it was opened with."""
+        """The path or URI that it was opened with, keys and tokens masked: for messages."""
         return self._place.shown
+
+    @property
+    def uri(self) -> str:
+        """What open_traces opens it by in any process; see Trace.uri."""
+        return self._place.uri
 
     def refresh(self) -> bool:
         """Take up new runs, and what live ones have written; True if there is anything new."""
@@ -134,12 +139,13 @@ def open_traces(path: str | os.PathLike[str]) -> Traces:
         NotATrace: it holds no traces; the message says what is there instead.
         DamagedTrace: the run.json of every one is damaged; of some: see Traces.damaged.
         SchemaTooNew: a newer optgeom wrote one of them.
+        TraceError: the file system does not answer, or refuses.
     """
     place = find(path)
     if place.has(RUN_FILE):
         raise NotATrace(f"{place.shown} is one trace: use open_trace({place.shown!r})")
     if not place.is_folder():
-        raise NotATrace(f"{place.shown} is no folder: pass the folder that holds your runs")
+        raise NotATrace(f"{place.missing()}: pass the folder that holds your runs")
     if _traces_in(place):
         return Traces(place)
     deeper = [name for name in place.folders() if _traces_in(place.below(name))]

@@ -6,6 +6,7 @@ tables compare as integers.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -22,17 +23,21 @@ CELL = ("step", "layer", "stage", "attempt", "optimizer")
 
 
 class Vocabulary:
-    """Strings to integers, in the order of their first appearance."""
+    """Strings to integers, in the order of their first appearance; several threads may add."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
         self._codes: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def code(self, word: str) -> int:
         """The code of a word, made if it has none."""
         if word not in self._codes:
-            self._codes[word] = len(self.words)
-            self.words.append(word)
+            with self._lock:
+                if word not in self._codes:
+                    # the word first: who finds a code without waiting finds its word too
+                    self.words.append(word)
+                    self._codes[word] = len(self.words) - 1
         return self._codes[word]
 
     def find(self, word: str) -> int:

@@ -57,6 +57,9 @@ class Listing:
 
     def _list(self, ended: bool) -> dict[str, Entry]:
         entries = trace_entries(self._place)
+        if self._place.lists_by_name:
+            # a stream's name comes before its segment's: where it had gone, that is shown
+            return entries
         for _ in range(TRIES):
             # a listing is not atomic: one made while a stream was sealed may show neither file
             again = trace_entries(self._place)

@@ -75,7 +75,7 @@ def read_matrix(parts: Sequence[Part], rows: Rows, name: str) -> Floats:
         DamagedTrace: a byte of it changed.
         NotCaptured: some of its blocks are not there.
     """
-    blocks: dict[tuple[int, int], tuple[int, int, Floats]] = {}
+    blocks: dict[tuple[int, int], tuple[str, np.ndarray[Any, Any]]] = {}
     for number in np.unique(rows.parts).tolist():
         part = parts[number]
         within = rows.rows[rows.parts == number].tolist()
@@ -83,20 +83,19 @@ def read_matrix(parts: Sequence[Part], rows: Rows, name: str) -> Floats:
             shape = (_integer(block, "rows"), _integer(block, "cols"))
             values = memoryview(block.column("values")[0].as_buffer())
             dtype = block.column("dtype")[0].as_py()
-            decoded = _decode(values, dtype, shape, part.shown)
-            blocks[_integer(block, "row_start"), _integer(block, "col_start")] = (*shape, decoded)
-    m = max(start + height for (start, _), (height, _, _) in blocks.items())
-    n = max(start + width for (_, start), (_, width, _) in blocks.items())
-    if sum(height * width for height, width, _ in blocks.values()) != m * n:
+            stored = _stored(values, dtype, shape, part.shown)
+            blocks[_integer(block, "row_start"), _integer(block, "col_start")] = (dtype, stored)
+    m = max(top + stored.shape[0] for (top, _), (_, stored) in blocks.items())
+    n = max(left + stored.shape[1] for (_, left), (_, stored) in blocks.items())
+    if sum(stored.size for _, stored in blocks.values()) != m * n:
         raise NotCaptured(
             f"{name} is incomplete: {len(blocks)} of its blocks are there, others are missing; "
             "has a rank stopped before the others?"
         )
-    if len(blocks) == 1:
-        return next(iter(blocks.values()))[2]
     matrix: Floats = np.empty((m, n), np.float32)
-    for (top, left), (height, width, decoded) in blocks.items():
-        matrix[top : top + height, left : left + width] = decoded
+    for (top, left), (dtype, stored) in blocks.items():
+        height, width = stored.shape
+        _decode(stored, dtype, matrix[top : top + height, left : left + width])
     return matrix
 
 
@@ -106,15 +105,24 @@ def _sealed(part: Part) -> SealedPart:
     return part
 
 
-def _decode(values: memoryview[Any], dtype: str, shape: tuple[int, int], name: str) -> Floats:
+def _stored(
+    values: memoryview[Any], dtype: str, shape: tuple[int, int], name: str
+) -> np.ndarray[Any, Any]:
+    """A block as it is stored, without a copy; bfloat16 as the integers of its bits."""
     if dtype not in STORED_DTYPES or values.nbytes != shape[0] * shape[1] * STORED_DTYPES[dtype]:
         raise DamagedTrace(f"{name} is damaged: {values.nbytes} bytes are no {shape} {dtype}")
-    if dtype == "bfloat16":
-        wide = np.frombuffer(values, "<u2").astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(shape)
-    stored = {"float32": "<f4", "float16": "<f2", "float64": "<f8"}[dtype]
-    made: Floats = np.frombuffer(values, stored).astype(np.float32).reshape(shape)
-    return made
+    kind = {"float32": "<f4", "bfloat16": "<u2", "float16": "<f2", "float64": "<f8"}[dtype]
+    return np.frombuffer(values, kind).reshape(shape)
+
+
+def _decode(stored: np.ndarray[Any, Any], dtype: str, into: Floats) -> None:
+    """Write a block to its place in a matrix: the one copy that is made of it here."""
+    if dtype != "bfloat16":
+        np.copyto(into, stored, casting="same_kind")
+        return
+    bits = into.view(np.uint32)
+    np.copyto(bits, stored)
+    np.left_shift(bits, 16, out=bits)
 
 
 def _integer(row: pa.Table, column: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from dataclasses import dataclass
 
 _PART = re.compile(
@@ -41,20 +42,16 @@ class PartName:
         >>> PartName(0, 1, 12).file
         '.wal-a0000-r00001-s000012.arrows'
         """
-        return f"{self._stem}-{self.digest}.parquet" if self.digest else f".wal-{self._stem}.arrows"
+        return f"{self.stem}-{self.digest}.parquet" if self.digest else f".wal-{self.stem}.arrows"
 
     @property
     def sums(self) -> str:
         """The name of the checksums beside a stream."""
-        return f".wal-{self._stem}.sums"
+        return f".wal-{self.stem}.sums"
 
     @property
-    def temporary(self) -> str:
-        """The name under which a segment is written before it appears."""
-        return f"{TEMPORARY}{os.getpid()}-{self._stem}.parquet"
-
-    @property
-    def _stem(self) -> str:
+    def stem(self) -> str:
+        """The name without a digest and a suffix."""
         return f"a{self.attempt:04d}-r{self.rank:05d}-s{self.sequence:06d}"
 
 
@@ -73,6 +70,18 @@ def parse_name(file: str) -> PartName | None:
     return PartName(
         int(found["attempt"]), int(found["rank"]), int(found["sequence"]), found.get("digest", "")
     )
+
+
+def temporary(name: str) -> str:
+    """A name for a file that is being written, nobody else's.
+
+    Threads of one process, and processes of two machines that share a folder, may write the same
+    part of an analysis at once.
+
+    >>> temporary("x.parquet") != temporary("x.parquet")
+    True
+    """
+    return f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{name}"
 
 
 def is_stream(path: str) -> bool:

@@ -7,6 +7,7 @@ kept, and columns and lists are read when they are asked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
@@ -16,6 +17,8 @@ from optgeom.traces.part import Part, Source
 from optgeom.traces.place import Entry
 from optgeom.traces.sealed import SealedPart
 from optgeom.traces.stream import StreamPart
+
+_AT_ONCE = 16
 
 
 class PartTable:
@@ -51,23 +54,35 @@ class PartTable:
             FileNotFoundError: a file went between the listing and now; list again.
         """
         before = {part.name: part for part in self.parts}
-        parts: list[Part] = []
-        for name in select_parts(entries):
-            known = before.get(name)
-            size = entries[name.file].size
+        names = select_parts(entries)
+        sizes = {name: entries[name.file].size for name in names}
+        found: dict[PartName, Part] = {}
+        for name in names:
             if not name.digest and name.sums in entries:
-                size += entries[name.sums].size
-            if known is not None and known.size == size:
-                parts.append(known)
-            elif name.digest:
-                path = f"{self.folder}/{name.file}"
-                parts.append(SealedPart(self._source, name, path, size, self._schema))
-            elif self._schema is not None:
+                sizes[name] += entries[name.sums].size
+            if name in before and before[name].size == sizes[name]:
+                found[name] = before[name]
+        new = [name for name in names if name.digest and name not in found]
+        found.update(zip(new, self._open(new, sizes), strict=True))
+        for name in names:
+            if name not in found and self._schema is not None:
+                known = before.get(name)
                 grown = known if isinstance(known, StreamPart) else None
-                parts.append(
-                    StreamPart.read(self._source, name, self.folder, size, self._schema, grown)
+                found[name] = StreamPart.read(
+                    self._source, name, self.folder, sizes[name], self._schema, grown
                 )
-        self.parts = tuple(parts)
+        self.parts = tuple(found[name] for name in names if name in found)
+
+    def _open(self, names: Sequence[PartName], sizes: Mapping[PartName, int]) -> list[SealedPart]:
+        def read(name: PartName) -> SealedPart:
+            path = f"{self.folder}/{name.file}"
+            return SealedPart(self._source, name, path, sizes[name], self._schema)
+
+        if self._source.place.is_local or len(names) < 2:
+            return [read(name) for name in names]
+        # an object store takes long to answer, and answers many at once
+        with ThreadPoolExecutor(min(len(names), _AT_ONCE)) as pool:
+            return list(pool.map(read, names))
 
     def table(self, names: Sequence[str] | None = None) -> pa.Table | None:
         """All rows, oldest attempt first; None where there is no part.

@@ -1,15 +1,31 @@
-"""Where a trace is read from: a local folder, or any URI that pyarrow.fs opens."""
+"""Where a trace is: a local folder, or any URI that pyarrow.fs opens."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pyarrow as pa
 from pyarrow import fs
 
+from optgeom.traces.address import MASK, below, is_uri, masked, scrubbed, without_query
 from optgeom.traces.errors import NotATrace, TraceError
+from optgeom.traces.names import temporary
+
+_ATTEMPTS = 3
+_CONNECT_SECONDS = 3.0
+_SILENT_SECONDS = 10.0
+# where an object appears when its stream is closed, and not before
+_WHOLE_AT_CLOSE = frozenset({"s3", "gcs"})
+_BUCKETS = frozenset({"s3", "gcs", "abfs"})
+_GONE = ("NO_SUCH_KEY", "RESOURCE_NOT_FOUND")
+_CHECK = "check the address, the credentials and the network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +41,17 @@ class Place:
     """A folder in a file system; paths within it are relative, with forward slashes.
 
     Attributes:
-        shown: the path or URI as it was typed; for messages, never to find a file by.
+        shown: the path or URI as it was typed, its secrets masked; for messages, never to find a
+            file by.
         filesystem: where `root` is.
         root: absolute, so that a later change of the current folder moves nothing.
+        address: the URI as it was typed, secrets and all; empty where there is none.
     """
 
     shown: str
     filesystem: fs.FileSystem
     root: str
+    address: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -43,6 +62,16 @@ class Place:
     def is_local(self) -> bool:
         """Whether it is in a local file system."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @property
+    def lists_by_name(self) -> bool:
+        """Whether a listing shows names in their order, each as it was when its turn came."""
+        return self.filesystem.type_name in _BUCKETS
+
+    @property
+    def uri(self) -> str:
+        """What `find` finds it by in any process: an absolute path, or a URI with its secrets."""
+        return self.root if self.is_local else self.address or self.shown
 
     def local(self) -> Path:
         """The folder to write to, absolute.
@@ -59,7 +88,10 @@ class Place:
     def below(self, path: str) -> Place:
         """The folder `path` of this one."""
         return Place(
-            f"{self.shown.rstrip('/')}/{path}", self.filesystem, f"{self.root.rstrip('/')}/{path}"
+            below(self.shown, path),
+            self.filesystem,
+            f"{self.root.rstrip('/')}/{path}",
+            below(self.address, path) if self.address else "",
         )
 
     def entries(self, folder: str = "", *, recursive: bool = True) -> dict[str, Entry]:
@@ -77,37 +109,142 @@ class Place:
 
     def is_folder(self) -> bool:
         """Whether the folder is there."""
-        kind = self.filesystem.get_file_info(self.root).type
-        return bool(kind == fs.FileType.Directory)
+        return bool(self._kind(self.root) == fs.FileType.Directory)
 
     def has(self, path: str) -> bool:
         """Whether the file is there."""
-        kind = self.filesystem.get_file_info(f"{self.root}/{path}").type
-        return bool(kind == fs.FileType.File)
+        return bool(self._kind(f"{self.root}/{path}", path) == fs.FileType.File)
 
-    def open(self, path: str) -> pa.NativeFile:
+    def missing(self) -> str:
+        """Why `is_folder` says no, for an error."""
+        bucket, _, within = self.root.partition("/")
+        if self.filesystem.type_name in _BUCKETS and within:
+            if self._kind(bucket) == fs.FileType.NotFound:
+                return f"{self.shown} is not there: no bucket {bucket!r}, or not for this account"
+            return f"{self.shown} is no folder: its bucket holds nothing under that name"
+        return f"{self.shown} is no folder"
+
+    def open(self, path: str) -> OpenFile:
         """Random access to a file; FileNotFoundError if it has gone."""
-        return self.filesystem.open_input_file(f"{self.root}/{path}")
+        with self.answering(path):
+            return OpenFile(self, path, self.filesystem.open_input_file(f"{self.root}/{path}"))
 
-    def read(self, path: str, offset: int = 0) -> pa.Buffer:
+    def read(self, path: str, offset: int = 0) -> bytes:
         """A file's bytes from `offset` to its end; FileNotFoundError if it has gone."""
         with self.open(path) as file:
-            if offset:
-                file.seek(offset)
-            return file.read_buffer()
+            return file.read_at(max(file.size() - offset, 0), offset)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Make a file appear, whole or not at all; for file systems that are not local.
+
+        Raises:
+            TraceError: it cannot be written; nothing is left behind.
+        """
+        final = f"{self.root}/{path}"
+        folder, _, name = final.rpartition("/")
+        at_once = self.filesystem.type_name in _WHOLE_AT_CLOSE
+        target = final if at_once else f"{folder}/{temporary(name)}"
+        try:
+            if not at_once:
+                self.filesystem.create_dir(folder, recursive=True)
+            try:
+                # one write of all: there is no way to close a stream without what it was handed,
+                # and half of an object would appear like a whole one
+                with self.filesystem.open_output_stream(target, compression=None) as stream:
+                    stream.write(data)
+                if not at_once:
+                    self.filesystem.move(target, final)
+            except BaseException:
+                with suppress(pa.ArrowException, OSError):
+                    self.filesystem.delete_file(target)
+                raise
+        except (pa.ArrowException, OSError, NotImplementedError) as error:
+            raise TraceError(
+                f"{self.of(path)} cannot be written: {self.reason(error)}: {_CHECK}, or copy the "
+                "trace to a local folder and write there"
+            ) from None
 
     def of(self, path: str) -> str:
         """How a file is called in errors."""
-        return f"{self.shown.rstrip('/')}/{path}"
+        return f"{without_query(self.shown).rstrip('/')}/{path}" if path else self.shown
+
+    def reason(self, error: BaseException) -> str:
+        """One line of an error of the file system, without the secrets of the address."""
+        line = re.sub(r" ?\(Request ID: [^)]*\)", "", scrubbed(str(error), self.address))
+        return line.rstrip(".: ") or type(error).__name__
+
+    @contextmanager
+    def answering(self, path: str = "") -> Iterator[None]:
+        """A file system elsewhere that fails is a TraceError that names the file; not a damage.
+
+        FileNotFoundError stays what it is, and so does every error of a local file system.
+        """
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            if self.is_local:
+                raise
+            if any(one in str(error) for one in _GONE):
+                raise FileNotFoundError(self.of(path)) from None
+            raise TraceError(
+                f"{self.of(path)} cannot be read: {self.reason(error)}: {_CHECK}"
+            ) from None
+
+    def _kind(self, path: str, shown: str = "") -> fs.FileType:
+        with self.answering(shown):
+            return self.filesystem.get_file_info(path).type
 
     def _infos(self, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
         path = f"{self.root}/{folder}" if folder else self.root
         selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
-        found: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
+        with self.answering(folder):
+            found: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
         return found
 
     def _relative(self, path: str) -> str:
         return path[len(self.root.rstrip("/")) + 1 :]
+
+
+class OpenFile:
+    """A file of a place, read at offsets by any number of threads at once; closed by `with`.
+
+    Args:
+        place: where it is.
+        path: within it.
+        file: what the file system has opened.
+    """
+
+    def __init__(self, place: Place, path: str, file: pa.NativeFile):
+        self._place, self._path, self._file = place, path, file
+
+    def size(self) -> int:
+        """In bytes."""
+        with self._place.answering(self._path):
+            return int(self._file.size())
+
+    def read_at(self, nbytes: int, offset: int) -> bytes:
+        """Some bytes, in one request; fewer where the file ends.
+
+        Raises:
+            FileNotFoundError: it has gone from an object store.
+            TraceError: a file system elsewhere does not answer.
+        """
+        with self._place.answering(self._path):
+            found: bytes = self._file.read_at(nbytes, offset)
+            return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
 
 
 def find(path: str | os.PathLike[str]) -> Place:
@@ -119,10 +256,34 @@ def find(path: str | os.PathLike[str]) -> Place:
     text = os.fspath(path)
     if not text:
         raise NotATrace("an empty path is no folder: pass the folder that a run wrote to, or '.'")
-    if "://" not in text:
+    if not is_uri(text):
         return Place(text, fs.LocalFileSystem(), os.path.abspath(text))
+    shown = masked(text)
+    if f"//{MASK}@" in text:
+        raise NotATrace(f"{shown} was shown without its keys: pass the URI that they stand in")
     try:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise NotATrace(f"{text} cannot be opened: {str(error).partition(chr(10))[0]}") from error
-    return Place(text, filesystem, root)
+        # not as its cause: Arrow quotes what it was given
+        raise NotATrace(f"{shown} cannot be opened: {scrubbed(str(error), text)}") from None
+    return Place(shown, _bounded(filesystem), root, text)
+
+
+def _bounded(filesystem: fs.FileSystem) -> fs.FileSystem:
+    """The same file system, that gives up in time.
+
+    Made of a URI, S3 asks a server that does not answer for more than a minute and a half, each
+    time; nothing in the URI changes that. Its options are those that it is pickled by.
+    """
+    if filesystem.type_name != "s3":
+        return filesystem
+    options = dict(filesystem.__reduce__()[1][0])
+    options |= {
+        "connect_timeout": _CONNECT_SECONDS,
+        "request_timeout": _SILENT_SECONDS,
+        # one PUT for a small object, not the three requests of an upload in parts
+        "allow_delayed_open": True,
+    }
+    return fs.S3FileSystem(
+        **options, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS)
+    )

@@ -119,6 +119,9 @@ class TraceFiles:
 
     def index(self, name: str) -> CellIndex:
         """Where the cells of a table are, newest attempts only."""
+        version, known = self._indexes.get(name, ("", None))
+        if known is not None and version == self.version:
+            return known  # no thread waits for what others are making
         with self.lock:
             version, index = self._indexes.get(name, ("", None))
             if index is None or version != self.version:
@@ -159,8 +162,11 @@ class TraceFiles:
             make: makes it.
             nbytes: its size.
         """
+        found: tuple[str, _T] | None = self.cache.get((self._token, *key))
+        if found is not None and found[0] == self.version:
+            return found[1]  # as in index
         with self.lock:
-            found: tuple[str, _T] | None = self.cache.get((self._token, *key))
+            found = self.cache.get((self._token, *key))
             if found is not None and found[0] == self.version:
                 return found[1]
             made = self.consistent(make)
@@ -237,7 +243,7 @@ class TraceFiles:
         return Newest.of(steps, attempts)
 
     def _read_run(self) -> RunInfo:
-        self._run = self.place.read(RUN_FILE).to_pybytes()
+        self._run = self.place.read(RUN_FILE)
         return parse(self._run, self.place.of(RUN_FILE))
 
     def _digest(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from optgeom.traces.address import masked
 from optgeom.traces.errors import TraceError, TraceExists
 from optgeom.traces.info import RUN_FILE, AttemptInfo, LayerInfo, RunInfo, dump, parse
 from optgeom.traces.names import TEMPORARY
@@ -32,7 +33,8 @@ def local_folder(out: str | os.PathLike[str]) -> Path:
         raise TraceError(f"{os.fspath(out)!r} names no folder: pass the folder to write to, or '.'")
     if "://" in text:
         raise TraceError(
-            f"traces are written to local folders, not to {text!r}: write to a folder and copy it"
+            f"traces are written to local folders, not to {masked(text)!r}: "
+            "write to a folder and copy it"
         )
     return Path(text).absolute()
 
@@ -51,7 +53,7 @@ def make_folder(folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread may have been faster
     except OSError as error:
         remove_folders(missing)
         raise TraceError(

@@ -1,19 +1,24 @@
-"""A sealed segment as a part of a table: opened anew for each read, nothing kept but keys."""
+"""A sealed segment as a part of a table: read anew when it is asked, nothing kept but its keys.
+
+What else is kept is in the cache, while there is room. Any number of threads may ask at once: no
+lock is held while bytes are fetched, compared or parsed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.checked import Segment
+from optgeom.traces.checked import Footer, Segment, read_footer
 from optgeom.traces.columns import align, one_array
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.keys import CELL, Keys
 from optgeom.traces.names import PartName
 from optgeom.traces.part import Floats, Lists, Part, Source
+from optgeom.traces.place import OpenFile
 from optgeom.traces.schema import FLOATS
 
 _COMPARED = ("step", "layer", "stage")
@@ -39,16 +44,24 @@ class SealedPart(Part):
         self, source: Source, name: PartName, path: str, size: int, schema: pa.Schema | None
     ):
         shown = source.place.of(path)
+        self.source, self.path, self.name, self.size = source, path, name, size
         self._checked: set[int] = set()
-        with source.place.open(path) as file:
-            segment = Segment(file, shown, name.digest, self._checked)
-            fields = segment.schema if schema is None else schema
+        # names the file in the cache; what is kept there shall not keep the part
+        self._file = object()
+        # an object store is asked twice for each file that is opened, and needs no handle for one
+        # that stays open; a local file takes one, and opening it costs next to nothing
+        self._opened = None if source.place.is_local else source.place.open(path)
+        self._raw = schema is not None and any(pa.types.is_binary(one.type) for one in schema)
+        with nullcontext(self._opened) if self._opened else source.place.open(path) as file:
+            segment = self._segment(file)
+            footer = segment.footer
+            fields = footer.schema if schema is None else schema
             self._schema: pa.Schema = fields
-            self._there = frozenset(segment.schema.names)
-            self._ends = segment.ends
-            self._indexed = segment.indexed
+            self._there = frozenset(footer.schema.names)
+            self._ends = footer.ends
+            self._indexed = footer.indexed
             names = [one for one in CELL if one in fields.names]
-            table = self._aligned(self._read_keys(segment, names), names, shown)
+            table = self._aligned(self._read_keys(segment, names), names)
         keys = Keys.of(table, source.vocabulary, shown)
         types = {field.name: field.type for field in fields}
         super().__init__(source, name, path, size, keys, types)
@@ -61,33 +74,28 @@ class SealedPart(Part):
             return pa.table(nulls)
         index = self._index()
         if index is not None and set(there) <= set(index.schema.names):
-            return self._aligned(index.select(there), names, self.shown)
+            return self._aligned(index.select(there), names)
         if len(names) > _FEW or any(self.types[one] == FLOATS for one in there):
             return self._read(there, names)
         # a live run asks for the same few columns at every flush, and this file stays as it is
-        key = (self.token, "columns", *names)
-        found: pa.Table | None = self.source.cache.get(key)
-        if found is None:
-            found = self._read(there, names)
-            self.source.cache.put(key, found, found.nbytes)
-        return found
-
-    def _read(self, there: Sequence[str], names: Sequence[str]) -> pa.Table:
-        with self._open() as segment:
-            return self._aligned(segment.read(segment.groups, there), names, self.shown)
+        return self.source.cache.made(
+            (self.token, "columns", *names),
+            lambda: self._read(there, names),
+            lambda one: int(one.nbytes),
+        )
 
     def list_at(self, name: str, row: int) -> Floats | None:
         """See Part; the lists of the whole row group are kept while there is room."""
         if name not in self._there:
             return None
         group = int(np.searchsorted(self._ends, row, side="right"))
-        key = (self.token, name, group)
-        lists: Lists | None = self.source.cache.get(key)
-        if lists is None:
+
+        def read() -> Lists:
             with self._open() as segment:
-                table = self._aligned(segment.read([group], [name]), [name], self.shown)
-            lists = Lists.of(one_array(table.column(0)), self.shown)
-            self.source.cache.put(key, lists, lists.nbytes)
+                table = self._aligned(segment.read([group], [name]), [name])
+            return Lists.of(one_array(table.column(0)), self.shown)
+
+        lists = self.source.cache.made((self.token, name, group), read, lambda one: one.nbytes)
         return lists.at(row - self._start(group))
 
     def read_rows(
@@ -99,52 +107,94 @@ class SealedPart(Part):
             DamagedTrace: a byte of them changed, or the keys that were read first are others.
         """
         groups = np.searchsorted(self._ends, rows, side="right")
+        for group in np.unique(groups).tolist():
+            table = self._whole_group(group, names)
+            begin = self._start(group)
+            for row in (row for row, its in zip(rows, groups, strict=True) if its == group):
+                one = table.slice(row - begin, 1)
+                self._compare(one, row)
+                yield row, one.select(list(names))
+
+    def _whole_group(self, group: int, names: Sequence[str]) -> pa.Table:
         wanted = [*dict.fromkeys([*_COMPARED, *names])]
+
+        def read() -> pa.Table:
+            with self._open() as segment:
+                return segment.parse(segment.whole([group]), [group], wanted, views=True)
+
+        if self._ends[group] - self._start(group) == 1:
+            return read()
+        # small matrices share a row group, and whoever asks for one asks for its neighbours soon
+        return self.source.cache.made(
+            (self.token, "rows", group, *names), read, lambda one: int(one.nbytes)
+        )
+
+    def _read(self, there: Sequence[str], names: Sequence[str]) -> pa.Table:
         with self._open() as segment:
-            for group in np.unique(groups).tolist():
-                table = segment.read([group], wanted)
-                begin = self._start(group)
-                for row in (row for row, its in zip(rows, groups, strict=True) if its == group):
-                    one = table.slice(row - begin, 1)
-                    self._compare(one, row)
-                    yield row, one.select(list(names))
+            return self._aligned(self._all_groups(segment, there), names)
+
+    def _all_groups(self, segment: Segment, names: Sequence[str]) -> pa.Table:
+        if self.source.place.is_local or self._raw:
+            # the checksums of row groups would read raw matrices: they are compared when one is
+            # asked, and one that is damaged costs no other
+            return segment.read(segment.groups, names, sums=not self._raw)
+        # all columns are fetched to be compared, and an object store is not asked again for others
+        key = (self._file, "window")
+        window = self.source.cache.get(key)
+        if window is None and self._checked.issuperset(segment.groups):
+            return segment.read(segment.groups, names)
+        if window is None:
+            window = self.source.cache.made(
+                key, lambda: segment.whole(segment.groups), lambda one: one.nbytes
+            )
+        return segment.parse(window, segment.groups, names)
 
     @contextmanager
     def _open(self) -> Iterator[Segment]:
         try:
-            file = self.source.place.open(self.path)
+            if self._opened is not None:
+                yield self._segment(self._opened)
+                return
+            with self.source.place.open(self.path) as file:
+                yield self._segment(file)
         except FileNotFoundError as error:
             raise DamagedTrace(f"{self.shown} is gone: restore it from a copy") from error
-        with file:
-            yield Segment(file, self.shown, self.name.digest, self._checked)
+
+    def _segment(self, file: OpenFile) -> Segment:
+        name, digest = self.shown, self.name.digest
+        key, cache = (self._file, "footer"), self.source.cache
+        if self._raw:
+            # asked for each matrix of a step; parsed, the footers of other tables take more memory
+            # than their parsing takes time
+            footer = cache.made(key, lambda: Footer.read(file, name, digest), lambda it: it.nbytes)
+        elif self._opened is None:
+            footer = Footer.read(file, name, digest)
+        else:
+            data = cache.made(key, lambda: read_footer(file, name, self.size), len)
+            footer = Footer(data, name, digest, self.size)
+        return Segment(file, name, digest, self._checked, footer)
 
     def _index(self) -> pa.Table | None:
         """What the footer has of the small columns: kept while there is room, for it is small."""
         if not self._indexed:
             return None
-        key = (self.token, "index")
-        found: pa.Table | None = self.source.cache.get(key)
-        if found is None:
+
+        def read() -> pa.Table:
             with self._open() as segment:
-                found = segment.index()
-            if found is not None:
-                self.source.cache.put(key, found, found.nbytes)
-        return found
+                return segment.footer.index()
+
+        return self.source.cache.made((self.token, "index"), read, lambda one: int(one.nbytes))
 
     def _start(self, group: int) -> int:
         return int(self._ends[group - 1]) if group else 0
 
     def _read_keys(self, segment: Segment, names: Sequence[str]) -> pa.Table:
         there = [one for one in names if one in self._there]
-        index = segment.index(there)
-        if index is not None:
-            return index
-        # the row groups' sums would read raw matrices: they are compared when one is asked
-        raw = any(pa.types.is_binary(field.type) for field in segment.schema)
-        return segment.read(segment.groups, there, sums=not raw)
+        index = segment.footer.index(there)
+        return self._all_groups(segment, there) if index is None else index
 
-    def _aligned(self, table: pa.Table, names: Sequence[str], shown: str) -> pa.Table:
-        return align(table, pa.schema([self._schema.field(one) for one in names]), shown)
+    def _aligned(self, table: pa.Table, names: Sequence[str]) -> pa.Table:
+        return align(table, pa.schema([self._schema.field(one) for one in names]), self.shown)
 
     def _compare(self, row: pa.Table, number: int) -> None:
         words = self.source.vocabulary

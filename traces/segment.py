@@ -11,6 +11,7 @@ import io
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from optgeom.traces.checked import INDEX, SUMS, footer_digest, read_footer
 from optgeom.traces.layout import is_large, row_groups
-from optgeom.traces.names import PartName
+from optgeom.traces.names import PartName, temporary
 from optgeom.traces.schema import FLOATS, SCHEMA_VERSION, TEXT
 
 SCALAR_ROWS_PER_GROUP = 1 << 17
@@ -37,12 +38,21 @@ class SegmentWriter:
         name: attempt, rank and sequence.
         schema: the table's Arrow schema.
         raw: the segment holds raw matrices: nothing is compressed or counted.
+        notes: what its footer says besides.
     """
 
-    def __init__(self, folder: Path, name: PartName, schema: pa.Schema, *, raw: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        name: PartName,
+        schema: pa.Schema,
+        *,
+        raw: bool = False,
+        notes: Mapping[str, str] | None = None,
+    ):
         self._folder = folder
         self._name = name
-        self._temporary = folder / name.temporary
+        self._temporary = folder / temporary(f"{name.stem}.parquet")
         self._file = _SummedFile(self._temporary)
         # Arrow writes in small pieces, and each that comes to Python waits for the interpreter
         self._buffered = pa.BufferedOutputStream(pa.PythonFile(self._file, "w"), _BUFFER)
@@ -50,6 +60,7 @@ class SegmentWriter:
         self._small = [field.name for field in schema if not is_large(field.type)]
         self._index: list[pa.Table] = []
         self._bytes, self._raw = 0, raw
+        self._notes = dict(notes or {})
         lists = [f"{field.name}.list.element" for field in schema if field.type == FLOATS]
         try:
             self._writer = pq.ParquetWriter(
@@ -84,7 +95,7 @@ class SegmentWriter:
 
     def seal(self) -> Path:
         """Make the segment appear under its final name; returns its path."""
-        notes = {SUMS.decode(): json.dumps(self._sums)}
+        notes = self._notes | {SUMS.decode(): json.dumps(self._sums)}
         index = _encode(pa.concat_tables(self._index)) if self._index else ""
         share = RAW_INDEX_SHARE if self._raw else INDEX_SHARE
         if self._index and share * len(index) < self._bytes:
@@ -95,7 +106,7 @@ class SegmentWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         with pa.OSFile(str(self._temporary), "rb") as file:
-            digest = footer_digest(read_footer(file, self._temporary.name))
+            digest = footer_digest(read_footer(file, self._temporary.name, file.size()))
         name = PartName(*self._name.slot, digest)
         final = self._folder / name.file
         self._temporary.replace(final)

@@ -74,7 +74,7 @@ class StreamPart(Part):
         path = f"{folder}/{name.file}"
         place, shown = source.place, source.place.of(path)
         try:
-            sums = place.read(f"{folder}/{name.sums}").to_pybytes()
+            sums = place.read(f"{folder}/{name.sums}")
         except FileNotFoundError:
             if place.has(path):
                 raise DamagedTrace(
@@ -85,7 +85,7 @@ class StreamPart(Part):
             # a run that was started again in the same place: nothing of the old one counts
             known = None
         since = known._position if known is not None else None
-        data = place.read(path, since.offset if since else 0).to_pybytes()
+        data = place.read(path, since.offset if since else 0)
         batches, position = read_stream(data, sums, shown, since)
         tables = known._tables if known is not None else ()
         if batches:

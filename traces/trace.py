@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from optgeom.traces.asked import Names, Steps, in_steps, names_in, stage_rank, steps_there
 from optgeom.traces.cache import Cache
 from optgeom.traces.cells import CellIndex, Rows
 from optgeom.traces.errors import NotATrace, NotCaptured
@@ -22,10 +23,6 @@ from optgeom.traces.part import Floats, Part
 from optgeom.traces.place import Place, find
 from optgeom.traces.reader import TraceFiles
 from optgeom.traces.schema import CELL_TABLES, STAGES, Cell
-
-Steps = int | Iterable[int] | slice | None
-Asked = int | Iterable[int] | slice
-Names = str | Iterable[str] | None
 
 
 class Trace:
@@ -50,8 +47,21 @@ class Trace:
 
     @property
     def path(self) -> str:
-        """The path or URI that it was opened with."""
+        """The path or URI that it was opened with, keys and tokens masked: for messages."""
         return self._files.place.shown
+
+    @property
+    def uri(self) -> str:
+        """What open_trace opens it by in any process: an absolute path, or the whole URI.
+
+        It holds whatever secrets the URI did: hand it on, and show `path`.
+        """
+        return self._files.place.uri
+
+    @property
+    def place(self) -> Place:
+        """Where its files are; for what is written beside them."""
+        return self._files.place
 
     def folder(self) -> Path:
         """The local folder it was opened at, absolute, wherever the current folder is now.
@@ -92,7 +102,7 @@ class Trace:
         """The captured stages, in the order of the data's way through an optimizer."""
         words = self._files.vocabulary.words
         found = {words[stage] for table in CELL_TABLES for stage in self.index(table).stages}
-        return tuple(sorted(found, key=lambda one: (_place_of(one), one)))
+        return tuple(sorted(found, key=lambda one: (stage_rank(one), one)))
 
     def steps(
         self, layer: str | None = None, stage: str | None = "update", table: str = "metrics"
@@ -180,12 +190,12 @@ class Trace:
         joined = self._files.joined(newest_only=attempts == "newest")
         mask = np.ones(joined.table.num_rows, bool)
         if steps is not None:
-            mask &= _in_steps(joined.keys["step"], steps, self.path)
+            mask &= in_steps(joined.keys["step"], steps, self.path)
         if layers is not None:
-            codes = [self._layer_code(name) for name in _names(layers)]
+            codes = [self._layer_code(name) for name in names_in(layers)]
             mask &= np.isin(joined.keys["layer"], codes)
         if stages is not None:
-            codes = [self._stage_code(name) for name in _names(stages)]
+            codes = [self._stage_code(name) for name in names_in(stages)]
             mask &= np.isin(joined.keys["stage"], codes)
         return joined.table if mask.all() else joined.table.filter(pa.array(mask))
 
@@ -279,8 +289,8 @@ class Trace:
         """The raw matrices that are there, one at a time, by step, layer and stage."""
         index = self.index("updates")
         words = self._files.vocabulary.words
-        for_layers = None if layers is None else [self._layer_code(one) for one in _names(layers)]
-        for_stages = None if stages is None else [self._stage_code(one) for one in _names(stages)]
+        for_layers = None if layers is None else [self._layer_code(one) for one in names_in(layers)]
+        for_stages = None if stages is None else [self._stage_code(one) for one in names_in(stages)]
         order = {layer.name: number for number, layer in enumerate(self.layers)}
         cells = []
         for layer, stage in sorted(index.pairs):
@@ -288,11 +298,11 @@ class Trace:
                 continue
             if for_stages is not None and stage not in for_stages:
                 continue
-            place = (order.get(words[layer], len(order)), words[layer], _place_of(words[stage]))
+            place = (order.get(words[layer], len(order)), words[layer], stage_rank(words[stage]))
             cells += [(step, place, rows) for step, rows in index.rows(layer, stage).by_step()]
         if steps is not None:
             there = np.array([step for step, *_ in cells], np.int64)
-            kept = _in_steps(there, steps, self.path)
+            kept = in_steps(there, steps, self.path)
             cells = [cell for cell, keep in zip(cells, kept, strict=True) if keep]
         for step, (_, layer_name, _), rows in sorted(cells, key=lambda cell: cell[:2]):
             ((number, row), *_) = rows
@@ -328,7 +338,7 @@ class Trace:
         if not len(rows):
             raise NotCaptured(
                 f"{table} hold no {layer} {stage} at step {step}: "
-                f"{_steps_there(np.unique(there.steps))}"
+                f"{steps_there(np.unique(there.steps))}"
             )
         return index, rows
 
@@ -339,7 +349,7 @@ class Trace:
         found = index.rows(self._layer_code(layer), self._stage_code(stage)).by_step()
         if steps is None:
             return index, found
-        kept = _in_steps(np.array([step for step, _ in found], np.int64), steps, self.path)
+        kept = in_steps(np.array([step for step, _ in found], np.int64), steps, self.path)
         return index, [one for one, keep in zip(found, kept, strict=True) if keep]
 
     def _count(self, index: CellIndex, rows: Rows, layer: str) -> int:
@@ -388,12 +398,13 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
         NotATrace: the path is empty, or there is no run.json; the message says what is there.
         SchemaTooNew: a newer optgeom wrote it.
         DamagedTrace: run.json is truncated or its bytes changed.
+        TraceError: the file system does not answer, or refuses.
     """
     place = find(path)
     if place.has(RUN_FILE):
         return Trace(place)
     if not place.is_folder():
-        raise NotATrace(f"{place.shown} is no folder: pass the folder that a run wrote to")
+        raise NotATrace(f"{place.missing()}: pass the folder that a run wrote to")
     several = [name for name in place.folders() if place.below(name).has(RUN_FILE)]
     if several:
         raise NotATrace(
@@ -406,39 +417,6 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
     )
 
 
-def _in_steps(there: Codes, steps: Asked, path: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    if isinstance(steps, slice):
-        wanted = np.unique(there)
-        low = -np.inf if steps.start is None else steps.start
-        high = np.inf if steps.stop is None else steps.stop
-        wanted = wanted[(wanted >= low) & (wanted < high)][:: steps.step]
-        return np.isin(there, wanted)
-    if isinstance(steps, range):
-        return np.isin(there, np.arange(steps.start, steps.stop, steps.step))
-    one = [steps] if isinstance(steps, (int, np.integer)) else list(steps)
-    wanted = np.array(one, np.int64)
-    missing = np.setdiff1d(wanted, there)
-    if len(missing):
-        raise NotCaptured(f"no step {missing[0]} in {path}: {_steps_there(np.unique(there))}")
-    return np.isin(there, wanted)
-
-
-def _steps_there(steps: Codes) -> str:
-    if not len(steps):
-        return "no step of it was captured"
-    if len(steps) <= 6:
-        return f"captured are {', '.join(map(str, steps))}"
-    return f"captured are {steps[0]}, {steps[1]}, … {steps[-1]} ({len(steps)} steps)"
-
-
 def _last(index: CellIndex, rows: Rows) -> tuple[Part, int]:
     *_, (number, row) = rows
     return index.parts[number], row
-
-
-def _names(names: str | Iterable[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _place_of(stage: str) -> int:
-    return STAGES.index(stage) if stage in STAGES else len(STAGES)

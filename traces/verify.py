@@ -120,9 +120,7 @@ def _read(place: Place, file: str, name: PartName) -> int:
         sums = f"{_folder(file)}/{name.sums}"
         if not place.has(sums):
             raise DamagedTrace(f"{shown} is damaged: the .sums file beside it is missing")
-        batches, _ = read_stream(
-            place.read(file).to_pybytes(), place.read(sums).to_pybytes(), shown
-        )
+        batches, _ = read_stream(place.read(file), place.read(sums), shown)
         return sum(batch.num_rows for batch in batches)
     with place.open(file) as opened:
         segment = Segment(opened, shown, name.digest)

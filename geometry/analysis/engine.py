@@ -9,7 +9,7 @@ from typing import Protocol
 
 from threadpoolctl import threadpool_limits
 
-from optgeom.geometry.analysis.loading import one_by_one
+from optgeom.geometry.analysis.loading import raw_of
 from optgeom.geometry.analysis.measuring import Found, measured
 from optgeom.geometry.analysis.units import Unit
 from optgeom.geometry.threads import use_one_thread
@@ -70,7 +70,7 @@ def measured_elsewhere(uri: str, unit: Unit) -> Found:
         trace = _opened(uri)
         if not _has(trace, unit):
             trace.refresh()
-        return measured(unit, one_by_one(trace))
+        return measured(unit, raw_of(trace))
 
 
 @lru_cache(maxsize=4)

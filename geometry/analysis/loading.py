@@ -18,11 +18,11 @@ Key = tuple[str, str]
 """Layer and stage."""
 
 Read = Callable[[int, Sequence[Key]], Mapping[Key, NDArray[np.float32]]]
-"""A step, and layers and stages of it, to their raw matrices: `Trace.raw`."""
+"""A step, and layers and stages of it, to their raw matrices, from any thread."""
 
 
-def one_by_one(trace: Trace) -> Read:
-    """Temporary."""
+def raw_of(trace: Trace) -> Read:
+    """Reads a trace: small matrices of a step lie together, and are fetched together."""
 
     def read(step: int, keys: Sequence[Key]) -> Mapping[Key, NDArray[np.float32]]:
         return {(layer, stage): trace.matrix(step, layer, stage) for layer, stage in keys}

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
+from optgeom.traces import derived
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import TraceError
 from optgeom.traces.info import RunInfo
+from optgeom.traces.names import PartName
 from optgeom.traces.place import Place
 from optgeom.traces.schema import KEYS, Cell
+from optgeom.traces.segment import SegmentWriter
 from optgeom.traces.store import Trace, open_trace
+from optgeom.traces.verify import verify
 from optgeom.traces.writer import TraceWriter
 
 
@@ -54,7 +61,7 @@ def test_the_last_written_counts_column_by_column(trace: Trace) -> None:
 def test_keys_from_metrics_fit(trace: Trace) -> None:
     table = trace.metrics().select(list(KEYS))
     path = write_derived(trace, "x", table.append_column("twice", pc.add(table["step"], 1)))
-    assert path.parent.name == "x"
+    assert Path(path).parent.name == "x"
     assert open_trace(trace.path).metrics().column("twice").to_pylist() == [1, 2]
 
 
@@ -67,16 +74,110 @@ def test_written_where_the_trace_was_opened(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     path = write_derived(opened, "x", pa.table(keys(trace, 0) | {"late": [1]}))
-    assert path.parent == tmp_path / "a" / "derived" / "x"
+    assert Path(path).parent == tmp_path / "a" / "derived" / "x"
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert opened.refresh()
     assert opened.metrics(steps=0).column("late").to_pylist() == [1]
 
 
-def test_an_object_store_is_not_written_to(trace: Trace) -> None:
-    stored = Place("s3://bucket/a", fs.SubTreeFileSystem("/", fs.LocalFileSystem()), trace.path)
-    with pytest.raises(TraceError, match="s3://bucket/a is not a local folder"):
-        write_derived(Trace(stored), "x", pa.table(keys(trace, 0)))
+def subtree(folder: Path) -> fs.SubTreeFileSystem:
+    return fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
+
+
+class TestElsewhere:
+    """A file system that is not local, and shows a file from the moment that it is opened."""
+
+    @pytest.fixture
+    def stored(self, trace: Trace) -> Trace:
+        folder = Path(trace.path).parent
+        return Trace(Place("far://bucket/a", subtree(folder), "a"))
+
+    def test_a_file_appears_whole(self, trace: Trace, stored: Trace) -> None:
+        path = write_derived(stored, "x", pa.table(keys(trace, 0) | {"late": [1]}))
+        (written,) = (Path(trace.path) / "derived" / "x").iterdir()
+        assert path == f"far://bucket/a/derived/x/{written.name}"
+        for one in (trace, stored):
+            assert one.refresh()
+            assert one.metrics(steps=0).column("late").to_pylist() == [1]
+
+    @pytest.mark.parametrize("method", ["open_output_stream", "move", "create_dir"])
+    def test_what_fails_leaves_nothing(
+        self, trace: Trace, monkeypatch: pytest.MonkeyPatch, method: str
+    ) -> None:
+        class Failing(fs.SubTreeFileSystem):  # type: ignore[misc]  # pyarrow has no types
+            """Writes half of what it is given where it is asked to fail at the stream."""
+
+        def fail(self: fs.FileSystem, path: str, *_: object, **__: object) -> None:
+            if method == "open_output_stream":
+                (folder / path).write_bytes(b"PAR1")
+            raise OSError(5, "the disk is gone\nand more of it")
+
+        folder = Path(trace.path).parent
+        monkeypatch.setattr(Failing, method, fail, raising=False)
+        place = Place("far://bucket/a", Failing(str(folder), fs.LocalFileSystem()), "a")
+        with pytest.raises(TraceError) as caught:
+            write_derived(Trace(place), "x", pa.table(keys(trace, 0)))
+        assert str(caught.value).startswith("far://bucket/a/derived/x/a0000-r00000-s000000-")
+        assert "cannot be written: [Errno 5] the disk is gone: check" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not [one for one in Path(trace.path).glob("derived/**/*") if one.is_file()]
+
+    def test_a_temporary_folder_without_room(
+        self, trace: Trace, stored: Trace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(SegmentWriter, "seal", fail)
+        with pytest.raises(TraceError, match=r"^far://bucket/a/derived/x cannot .* set TMPDIR"):
+            write_derived(stored, "x", pa.table(keys(trace, 0)))
+        assert not (Path(trace.path) / "derived").exists()
+
+    def test_a_file_system_that_cannot_be_written(self, trace: Trace) -> None:
+        class Readable(fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+            def open_output_stream(self, path: str, metadata: object) -> None:
+                raise NotImplementedError("only for reading")
+
+        local = LocalFileSystem()
+        place = Place("far://bucket/a", fs.PyFileSystem(Readable(local)), trace.path)
+        stored = Trace(place)
+        assert stored.metrics().equals(trace.metrics())
+        with pytest.raises(TraceError, match=r"only for reading: check .* or copy the trace to a"):
+            write_derived(stored, "x", pa.table(keys(trace, 0)))
+        assert not [one for one in Path(trace.path).glob("derived/**/*") if one.is_file()]
+
+
+def test_writers_at_once_hide_nothing_of_each_other(trace: Trace) -> None:
+    count = 8
+    start = threading.Barrier(count, timeout=60)
+
+    def write(number: int) -> str:
+        start.wait()
+        made = {"same": [number], f"own_{number}": [number]}
+        return write_derived(open_trace(trace.path), "x", pa.table(keys(trace, 0) | made))
+
+    with ThreadPoolExecutor(count) as pool:
+        written = list(pool.map(write, range(count)))
+    there = sorted(map(str, (Path(trace.path) / "derived" / "x").iterdir()))
+    assert there == sorted(written)
+    trace.refresh()
+    (row,) = trace.metrics(steps=0).to_pylist()
+    assert [row[f"own_{number}"] for number in range(count)] == [*range(count)]
+    # of one sequence, the greater digest counts, for whoever reads it
+    last = written.index(there[-1])
+    assert row["same"] == last
+    assert open_trace(trace.path).metrics(steps=0).column("same").to_pylist() == [last]
+
+
+def test_the_same_table_twice_is_two_files(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither writer may replace what the other wrote, even if both wrote the same."""
+    monkeypatch.setattr(derived, "_next", lambda *_: PartName(0, 0, 0))
+    made = pa.table(keys(trace, 0) | {"late": [1]})
+    assert write_derived(trace, "x", made) != write_derived(trace, "x", made)
+    assert len([*(Path(trace.path) / "derived" / "x").iterdir()]) == 2
+    trace.refresh()
+    assert trace.metrics(steps=0).column("late").to_pylist() == [1]
+    assert verify(trace.path).ok
 
 
 def test_records_are_not_touched(trace: Trace) -> None:

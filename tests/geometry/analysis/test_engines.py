@@ -19,6 +19,7 @@ from optgeom.geometry.analysis.engine import Room
 from optgeom.geometry.analysis.units import pending
 from optgeom.traces.errors import OptgeomError
 from tests.geometry.analysis.cases import Matrices, write
+from tests.traces.objects import Objects
 
 pytestmark = pytest.mark.usefixtures("several_units")
 
@@ -110,6 +111,28 @@ def test_a_cluster_gives_the_same(
     assert killed
     assert _numbers(trace) == truth
     assert optgeom.analyze(trace, scheduler=scheduler).num_rows == 0
+
+
+def test_a_trace_in_an_object_store_gives_the_same(
+    tmp_path: Path, matrices: Matrices, truth: list[dict], objects: Objects
+) -> None:
+    write(tmp_path / "run", matrices)
+    objects.upload(tmp_path / "run", "analyzed")
+    trace = optgeom.open_trace(objects.uri("analyzed"))
+    assert optgeom.analyze(trace).num_rows == 30
+    assert _numbers(trace) == truth
+    assert len([name for name in objects.names("analyzed") if "/derived/" in name]) == 1
+
+
+@pytest.mark.slow
+def test_a_cluster_reads_an_object_store(
+    tmp_path: Path, matrices: Matrices, truth: list[dict], objects: Objects, cluster: Any
+) -> None:
+    write(tmp_path / "run", matrices)
+    objects.upload(tmp_path / "run", "clustered")
+    trace = optgeom.open_trace(objects.uri("clustered"))
+    optgeom.analyze(trace, scheduler=cluster.scheduler_address)
+    assert _numbers(trace) == truth
 
 
 def test_no_scheduler_is_named(
