@@ -16,9 +16,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from optgeom.geometry.analysis.engine import Done, Room
+from optgeom.geometry.analysis.engine import Done, Room, Source
 from optgeom.geometry.analysis.loading import raw_of
-from optgeom.geometry.analysis.units import COLUMNS, MARK, Unit, pending
+from optgeom.geometry.analysis.records import COLUMNS, MARK
+from optgeom.geometry.analysis.units import Unit, left_out, pending
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import NotCaptured, OptgeomError
 from optgeom.traces.schema import KEYS
@@ -56,7 +57,7 @@ def analyze(
     only what is made from them. The result is the same wherever it is computed.
 
     Args:
-        trace: Refreshed at the end.
+        trace: Refreshed at the beginning and at the end.
         workers: Processes to start for it; None: as many threads of this process as it has cores.
             While those run, BLAS is limited to one thread in the whole process.
         scheduler: Address of a Dask scheduler whose workers are to do it, such as
@@ -81,7 +82,10 @@ def analyze(
         raise OptgeomError(f"workers={workers}: it takes at least one process")
     if device is not None:
         _check(device)
+    trace.refresh()
     units = pending(trace)
+    for sentence in left_out(trace):
+        _logger.warning("%s: raw matrices are left out, for %s", trace.path, sentence)
     if not units and not len(trace.steps(stage=None, table="updates")):
         raise NotCaptured(
             f"{trace.path} holds no raw matrices to analyze: capture them with updates_every"
@@ -103,7 +107,8 @@ def analyze(
         more = f" (and {len(failures) - _NAMED} more)" if len(failures) > _NAMED else ""
         raise NotAllMeasured(
             f"{total - kept.count} of {total} cells could not be measured: "
-            f"{'; '.join(failures[:_NAMED])}{more}. The others are measured and written"
+            f"{'; '.join(failures[:_NAMED])}{more}"
+            + (". The others are measured and written" if kept.count else "")
         )
     return kept.table()
 
@@ -119,14 +124,14 @@ def _engine(
     if scheduler is not None:
         from optgeom.geometry.analysis.cluster import on_cluster
 
-        return on_cluster(units, trace.uri, scheduler)
+        return on_cluster(units, Source.of(trace), scheduler)
     if workers is not None:
         from optgeom.geometry.analysis.processes import on_processes
 
-        return on_processes(units, trace.uri, Room(min(workers, len(units)), memory))
+        return on_processes(units, Source.of(trace), Room(max(1, min(workers, len(units))), memory))
     from optgeom.geometry.analysis.threads import on_threads
 
-    cores = 1 if device is not None else len(os.sched_getaffinity(0))
+    cores = 1 if device is not None else _cores()
     return on_threads(units, raw_of(trace), Room(cores, memory), device=device)
 
 
@@ -167,9 +172,16 @@ class _Kept:
         self._write()
 
 
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _check(device: str) -> None:
     try:
-        torch.empty(0, device=device)
+        one = torch.ones(1, 1, device=device)
+        float(one @ one)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         said = str(error).partition("\n")[0]
         raise OptgeomError(f"torch cannot compute on device={device!r} here: {said}") from error

@@ -27,8 +27,8 @@ class NormsRow:
     """What the norms clock records of one cell.
 
     Attributes:
-        values: Every column of `columns("metrics")`, and "status": ok, zero, non_finite, lost, or
-            what the context said.
+        values: Every column of `columns("metrics")`, "status": ok, zero, non_finite, lost, or
+            what the context said, and "operand_dtype".
         neuron_norms: (m,) float32 row norms, NaN where the matrix is not finite.
         sketch: (4096,) on the matrix's device, of a finite, non-zero update; else None. Keep it for
             the next capture's `Context.previous_sketch`.
@@ -75,6 +75,7 @@ def finish_norms(partials: Sequence[Partial]) -> list[NormsRow]:
         if values["cosine_previous"] is not None:
             values["steps_since_previous"] = one.steps_since_previous
         values["status"] = _status(one, size)
+        values["operand_dtype"] = one.operand_dtype
         if not math.isfinite(size):
             stored[i].fill(np.nan)
         rows.append(NormsRow(values, stored[i], one.sketch if usable[i] else None))

@@ -75,16 +75,20 @@ def polar_row_norms(
         factor = kernels.cholesky(products)
         if factor is not None:
             basis = torch.linalg.solve_triangular(factor, wide.mT, upper=False).mT
-            return PolarRows(_lengths(basis), rank)
+            return PolarRows(_lengths(basis, keep), rank)
     eigenvalues, vectors = kernels.eigenvectors(products)
     kept = keep.flip(-1)
     if rows <= cols:
         basis = vectors
     else:
         root = torch.where(kept, eigenvalues, torch.ones_like(eigenvalues)).clamp_min(1e-300).sqrt()
-        basis = (wide @ vectors) / root[..., None, :]
-    return PolarRows(_lengths(basis * kept[..., None, :]), rank)
+        basis = wide @ vectors
+        basis /= root[..., None, :]
+    return PolarRows(_lengths(basis, kept), rank)
 
 
-def _lengths(basis: Tensor) -> Tensor:
-    return basis.square().sum(-1).sqrt().clamp_max(1.0)
+def _lengths(basis: Tensor, kept: Tensor) -> Tensor:
+    """Of the rows, over the columns that are kept; the basis is written to, for it is large."""
+    squares = basis.square_()
+    squares *= kept[..., None, :]
+    return squares.sum(-1).sqrt().clamp_max(1.0)

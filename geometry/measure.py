@@ -27,6 +27,9 @@ from optgeom.geometry.partial import check, is_lost, norms_pass
 from optgeom.geometry.singular import SingularValues, resolution, singular_values
 from optgeom.traces.errors import OptgeomError
 
+WITHOUT_SPECTRUM = frozenset({"second_moment"})
+"""Stages that are numbers per neuron or entry, and no map from inputs to outputs."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpectrumRow:

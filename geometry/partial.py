@@ -44,6 +44,7 @@ class Partial:
             the context asks for the rows only.
         sketch: (4096,) on the matrix's device, of an update; else None.
         previous_sketch: Of the context.
+        operand_dtype: Of what was read before it was widened, such as bfloat16.
     """
 
     shape: tuple[int, int]
@@ -56,6 +57,7 @@ class Partial:
     numbers: Tensor
     sketch: Tensor | None
     previous_sketch: Tensor | None
+    operand_dtype: str | None = None
 
 
 def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
@@ -84,13 +86,19 @@ def norms_pass(matrix: Tensor, context: Context | None = None) -> Partial:
     norms = row_norms(matrix) if context.rows_only else line_norms(matrix)
     numbers = _after(_leading(matrix, norms, context), norms)
     shape = (matrix.shape[0], matrix.shape[1])
-    return partial_of(shape, context, numbers, sketch(matrix) if is_update else None)
+    found = sketch(matrix) if is_update else None
+    return partial_of(shape, context, numbers, found, matrix.dtype)
 
 
 def partial_of(
-    shape: tuple[int, int], context: Context, numbers: Tensor, sketch: Tensor | None
+    shape: tuple[int, int],
+    context: Context,
+    numbers: Tensor,
+    sketch: Tensor | None,
+    dtype: torch.dtype | None = None,
 ) -> Partial:
-    """Put what was read of a matrix beside what the context says."""
+    """Put what was read of a matrix, of some dtype, beside what the context says."""
+    operand = context.operand_dtype or dtype
     return Partial(
         shape=shape,
         stage=context.stage,
@@ -102,6 +110,7 @@ def partial_of(
         numbers=numbers,
         sketch=sketch,
         previous_sketch=None if sketch is None else context.previous_sketch,
+        operand_dtype=None if operand is None else str(operand).removeprefix("torch."),
     )
 
 

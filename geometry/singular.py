@@ -77,7 +77,9 @@ def resolution(method: str, side: int) -> float:
     """
     if method == "svd":
         return SVD_RESOLUTION * max(1.0, side / 100)
-    return {"gram": GRAM_RESOLUTION, "gram32": math.sqrt(FLOAT32_PRODUCT_ERROR)}[method]
+    # float32 products are kept where every value lies far above what they get wrong, so that they
+    # set no floor of their own
+    return GRAM_RESOLUTION
 
 
 @torch.no_grad()

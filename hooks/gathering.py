@@ -18,6 +18,7 @@ from torch import Tensor
 
 from optgeom.geometry.context import Context
 from optgeom.geometry.floor import floor_of_rounding
+from optgeom.geometry.measure import WITHOUT_SPECTRUM
 from optgeom.geometry.shards import joined, read_shard, shard_size
 from optgeom.hooks.captured import Capture, ReadRows
 from optgeom.hooks.guard import Guard
@@ -123,7 +124,7 @@ class Gathering:
                     if part is None:
                         continue
                     norms.append(part)
-                    if i in plan.spectra and stage != "second_moment":
+                    if i in plan.spectra and stage not in WITHOUT_SPECTRUM:
                         sent.append(part)
                     if i in plan.updates:
                         raw.append(part)

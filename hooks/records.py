@@ -12,7 +12,7 @@ from torch import Tensor
 
 from optgeom.geometry.context import Context
 from optgeom.geometry.finish import finish_norms
-from optgeom.geometry.measure import measure_spectrum
+from optgeom.geometry.measure import WITHOUT_SPECTRUM, measure_spectrum
 from optgeom.geometry.partial import Partial, norms_pass
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer
@@ -108,8 +108,8 @@ class Records:
         nuclear: float | None = None
         polar: Any = None
         for stage, matrix in seen.stages.items():
-            if stage == "second_moment":
-                continue  # numbers per neuron, and no map from inputs to outputs
+            if stage in WITHOUT_SPECTRUM:
+                continue
             context = replace(
                 context_of(seen, stage, polynomial),
                 gradient_nuclear_norm=nuclear if stage == "update" else None,
@@ -149,6 +149,7 @@ def context_of(
             source=source_of(known, stage),
             gradient=None if stage in ("gradient", "second_moment") else seen.gradient,
             rows_only=seen.weight_norm is not None,
+            operand_dtype=seen.stages[stage].dtype if stage in seen.stages else None,
             polynomial=polynomial,
         )
     return Context(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from optgeom.geometry.threads import use_one_thread
 from optgeom.hooks.clock import CADENCES, Clock, Clocks, cadences
 from optgeom.hooks.disabled import VARIABLE, Disabled, is_disabled
 from optgeom.hooks.disk import room_for_updates
@@ -21,7 +22,6 @@ from optgeom.hooks.observe import STAGES
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.targets import targets_of
-from optgeom.geometry.threads import use_one_thread
 from optgeom.hooks.views import View
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter

@@ -45,6 +45,7 @@ FIXED: Mapping[str, Mapping[str, pa.DataType]] = {
         "weight_decay": pa.float64(),
         "source": TEXT,
         "status": TEXT,
+        "operand_dtype": TEXT,
     },
     "spectra": {
         "singular_values": FLOATS,

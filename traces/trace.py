@@ -129,6 +129,26 @@ class Trace:
             None if layer is None else find(layer), None if stage is None else find(stage)
         )
 
+    def cell_names(self, table: str) -> set[tuple[str, str]]:
+        """The layers and stages that a table has cells of, whether run.json names them or not."""
+        words = self._files.vocabulary.words
+        return {(words[layer], words[stage]) for layer, stage in self.index(table).pairs}
+
+    def attempts(self, layer: str, stage: str, table: str = "updates") -> dict[int, int]:
+        """Which attempt each captured step of a layer's stage is from.
+
+        Raises:
+            NotCaptured: there is no such layer, stage or table.
+        """
+        if table not in CELL_TABLES:
+            raise NotCaptured(f"no table {table!r}: there are {', '.join(CELL_TABLES)}")
+        index = self.index(table)
+        rows = index.rows(self._layer_code(layer), self._stage_code(stage))
+        return {
+            step: int(index.parts[part].keys["attempt"][row])
+            for step, (part, row) in zip(rows.steps.tolist(), rows, strict=True)
+        }
+
     @property
     def last_step(self) -> int | None:
         """The last step of which anything was recorded; None in an empty trace."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 
-from optgeom.geometry.analysis.engine import Done, measured_elsewhere
-from optgeom.geometry.analysis.processes import given_up
+from optgeom.geometry.analysis.engine import Done, Source, given_up, measured_elsewhere
 from optgeom.geometry.analysis.units import Unit
 from optgeom.traces.errors import OptgeomError
 
@@ -15,12 +14,12 @@ CONNECT_SECONDS = 10
 _ADDRESS = re.compile(r"[a-z]+://.+:\d+/?")
 
 
-def on_cluster(units: Sequence[Unit], uri: str, scheduler: str) -> Generator[Done]:
+def on_cluster(units: Sequence[Unit], source: Source, scheduler: str) -> Generator[Done]:
     """Measure units; Dask begins those of a worker that died again, on others.
 
     Args:
         units: Any.
-        uri: Where the trace is, for every worker.
+        source: The trace, under an address that every worker sees it by.
         scheduler: Address, such as tcp://10.0.0.1:8786.
 
     Yields:
@@ -46,14 +45,17 @@ def on_cluster(units: Sequence[Unit], uri: str, scheduler: str) -> Generator[Don
             f"no Dask scheduler answers at {scheduler}: start one with 'dask scheduler' ({error})"
         ) from error
     with client, client.as_current():
-        futures = {client.submit(measured_elsewhere, uri, unit, pure=False): unit for unit in units}
+        futures = {
+            client.submit(measured_elsewhere, source, unit, pure=False): unit for unit in units
+        }
         try:
             for future in as_completed(futures):
                 unit = futures.pop(future)
                 if future.status == "finished":
                     yield Done(unit, future.result())
                 else:
-                    yield Done(unit, given_up(unit, str(future.exception())))
+                    why = future.exception() if future.status == "error" else None
+                    yield Done(unit, given_up(unit, f"{why or 'the scheduler is gone'}"))
                 future.release()
         finally:
             client.cancel(list(futures))

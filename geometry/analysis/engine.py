@@ -1,17 +1,15 @@
-"""What an engine is: units in, what was found of them out, in any order."""
+"""What engines share: what they give, how much is under way, and a worker's function."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
-
-from threadpoolctl import threadpool_limits
 
 from optgeom.geometry.analysis.loading import raw_of
 from optgeom.geometry.analysis.measuring import Found, measured
 from optgeom.geometry.analysis.units import Unit
+from optgeom.geometry.blas import one_blas_thread
 from optgeom.geometry.threads import use_one_thread
 from optgeom.traces.store import Trace, open_trace
 
@@ -22,14 +20,6 @@ class Done:
 
     unit: Unit
     found: Found
-
-
-class Engine(Protocol):
-    """Measures units somewhere."""
-
-    def __call__(self, units: Sequence[Unit]) -> Generator[Done]:
-        """Each unit once; closing the iterator stops what still runs."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +41,57 @@ class Room:
         taken = sum(one.nbytes for one in running)
         return len(running) < self.workers and taken + unit.nbytes <= self.memory
 
-    def threads_of_each(self, units: Sequence[Unit]) -> int:
-        """BLAS threads of a unit: one, unless memory lets fewer units run than there are cores."""
-        largest = max((unit.nbytes for unit in units), default=1)
-        at_once = max(1, min(self.workers, len(units), self.memory // largest))
-        return max(1, self.workers // at_once)
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A trace, for processes that have only its address.
+
+    Attributes:
+        uri: Where it is, as those processes see it.
+        created: When its run began: another run in its place is another trace.
+    """
+
+    uri: str
+    created: str
+
+    @classmethod
+    def of(cls, trace: Trace) -> Source:
+        """Of an open trace."""
+        return cls(trace.uri, trace.info.created)
 
 
-def measured_elsewhere(uri: str, unit: Unit) -> Found:
-    """Measure a unit in a process that has only the trace's address: a worker's function.
+def measured_elsewhere(
+    source: Source, unit: Unit, stopped: Callable[[], bool] = lambda: False
+) -> Found:
+    """Measure a unit in another process than the one that asks for it.
 
     Args:
-        uri: Where the trace is, as seen from this process.
+        source: The trace.
         unit: What to measure.
+        stopped: As of `measured`.
     """
     use_one_thread()
-    with threadpool_limits(1, user_api="blas"):
-        trace = _opened(uri)
+    with one_blas_thread():
+        trace = _opened(source)
         if not _has(trace, unit):
             trace.refresh()
-        return measured(unit, raw_of(trace))
+        return measured(unit, raw_of(trace), stopped=stopped)
 
 
-@lru_cache(maxsize=4)
-def _opened(uri: str) -> Trace:
-    return open_trace(uri)
+def given_up(unit: Unit, why: str) -> Found:
+    """What a unit gave that no worker lived to measure."""
+    names = sorted({task.layer.name for tasks in unit.captures for task in tasks})
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    first, last = unit.captures[0][0].step, unit.captures[-1][0].step
+    return Found(failures=[f"{shown}, steps {first} to {last}, were given up: {why}"])
+
+
+@lru_cache(maxsize=1)
+def _opened(source: Source) -> Trace:
+    return open_trace(source.uri)
 
 
 def _has(trace: Trace, unit: Unit) -> bool:
     last = unit.captures[-1][0]
-    steps = trace.steps(last.layer.name, last.raw[0], "updates")
-    return bool(len(steps)) and bool((steps == last.step).any())
+    steps = trace.steps(stage=last.raw[0], table="updates")
+    return bool((steps == last.step).any())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,8 @@ def loaded(
     Args:
         unit: What is to be measured.
         read: Gives the raw matrices.
-        failures: Takes a sentence for each matrix that could not be read; its task is left out.
+        failures: Takes a sentence for each matrix that could not be read; what would be measured
+            from it is left out.
         device: Where the tensors are to be; None: in memory.
     """
     held: dict[str, tuple[int, Tensor]] = {}  # the last raw update of each layer
@@ -75,10 +76,17 @@ def loaded(
             matrices = {
                 stage: found[name, stage] for stage in task.needed if (name, stage) in found
             }
-            wants = task.lacks_cosine
-            whole = len(matrices) == len(task.needed)
-            if whole and not (wants and _held(held, name) != task.previous_step):
-                capture.append(Loaded(task, matrices, held[name][1] if wants else None))
+            at = _held(held, name)
+            before = held[name][1] if at is not None and at == task.previous_step else None
+            readable = {
+                stage: record
+                for stage, record in task.pending.items()
+                if task.needs(stage) <= matrices.keys()
+                and not (stage == "update" and task.lacks_cosine and before is None)
+            }
+            if readable:
+                task = replace(task, pending=readable)
+                capture.append(Loaded(task, matrices, before if task.lacks_cosine else None))
             if "update" in matrices:
                 held[name] = (step, matrices["update"])
         yield capture

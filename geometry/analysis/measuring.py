@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 
 from optgeom.geometry.analysis.ahead import ahead
 from optgeom.geometry.analysis.loading import Key, Loaded, Read, loaded
-from optgeom.geometry.analysis.units import (
-    ANALYSIS_VERSION,
-    COLUMNS,
-    GRADIENT_STAGES,
-    MARK,
-    Record,
-    Unit,
-)
+from optgeom.geometry.analysis.records import ANALYSIS_VERSION, COLUMNS, MARK, Record
+from optgeom.geometry.analysis.units import GRADIENT_STAGES, Unit
 from optgeom.geometry.companions import Reach
 from optgeom.geometry.context import Context
 from optgeom.geometry.finish import Value, finish_norms
@@ -78,17 +72,42 @@ def measured(
         )
     found = Found()
     kernels = LAPACK if device is None else TORCH
-    conditions: dict[Key, float | None] = {}
+    before: dict[Key, float] = {}  # condition numbers of the last capture
     with closing(ahead(loaded(unit, read, found.failures, device))) as captures:
         for capture in captures:
             if stopped():
                 break
-            found.rows.extend(_rows(capture, conditions, kernels))
+            now: dict[Key, float] = {}
+            found.rows.extend(_measured(capture, kernels, before, now, found.failures))
+            before = now
     return found
 
 
+def _measured(
+    capture: Sequence[Loaded],
+    kernels: Kernels,
+    before: Mapping[Key, float],
+    now: dict[Key, float],
+    failures: list[str],
+) -> list[Row]:
+    """The rows of a capture; where a matrix is not as it should be, those of all other layers."""
+    try:
+        return list(_rows(capture, kernels, before, now))
+    except (OptgeomError, RuntimeError) as error:
+        if len(capture) > 1:
+            return [
+                row for one in capture for row in _measured([one], kernels, before, now, failures)
+            ]
+        task = capture[0].task
+        failures.append(f"{task.layer.name} at step {task.step}: {error}")
+        return []
+
+
 def _rows(
-    capture: Sequence[Loaded], conditions: dict[Key, float | None], kernels: Kernels
+    capture: Sequence[Loaded],
+    kernels: Kernels,
+    before: Mapping[Key, float],
+    now: dict[Key, float],
 ) -> Iterator[Row]:
     """Norms of all cells together, and then the spectra of each layer."""
     contexts = {
@@ -112,7 +131,7 @@ def _rows(
     }
     for one in capture:
         name = one.task.layer.name
-        spectra = _spectra(one, contexts, conditions, kernels)
+        spectra = _spectra(one, contexts, kernels, before, now)
         for stage, record in one.task.pending.items():
             found: Row = {**norms.get((name, stage), {}), **spectra.get(stage, {})}
             if stage == "update":
@@ -127,8 +146,9 @@ def _rows(
 def _spectra(
     one: Loaded,
     contexts: Mapping[Key, Context],
-    conditions: dict[Key, float | None],
     kernels: Kernels,
+    before: Mapping[Key, float],
+    now: dict[Key, float],
 ) -> dict[str, Row]:
     """The spectra that a layer lacks, by stage, and what one of them gives to another."""
     task, name = one.task, one.task.layer.name
@@ -146,13 +166,14 @@ def _spectra(
             contexts[name, stage],
             polar_row_norms=polar,
             gradient_nuclear_norm=nuclear,
-            expected_condition_number=conditions.get((name, stage)),
+            expected_condition_number=before.get((name, stage), task.expected.get(stage)),
         )
         if task.lacks_descent:
             context = with_nuclear_norm(context, kernels=kernels)
         row = measure_spectrum(one.matrices[stage], context, kernels=kernels)
         condition = row.values["condition_number"]
-        conditions[name, stage] = condition if isinstance(condition, float) else None
+        if isinstance(condition, float):
+            now[name, stage] = condition
         polar = row.polar_row_norms if stage == "ns_input" else polar
         if stage == "gradient":
             nuclear = _number(row.values["nuclear_norm"])
@@ -164,8 +185,9 @@ def _context(one: Loaded, stage: str) -> Context:
     record = one.task.pending.get(stage)
     facts: Mapping[str, Any] = {} if record is None else record.facts
     weight = one.matrices.get("weight")
-    named = getattr(torch, one.task.layer.dtype.removeprefix("torch."), None)
-    stored = named if isinstance(named, torch.dtype) else torch.float32
+    stored = _dtype(one.task.layer.dtype)
+    # what traces of an older version do not say: then the weights' dtype bounds an update's
+    operand = _dtype(facts.get("operand_dtype") or (stored if stage == "update" else None))
     floor = 0.0
     if facts.get("source") == "difference":
         floor = facts.get("noise_floor") or 0.0
@@ -180,9 +202,15 @@ def _context(one: Loaded, stage: str) -> Context:
         gradient=one.matrices.get("gradient"),
         noise_floor=floor,
         # raw matrices are read as float32, whatever they were stored as
-        operand_dtype=torch.float32 if stored == torch.float64 else stored,
+        operand_dtype=torch.float32 if operand == torch.float64 else operand,
         lost_update_fraction=facts.get("lost_update_fraction"),
     )
+
+
+def _dtype(name: Any) -> torch.dtype:
+    """A dtype by its name; float32, as raw matrices are read, if there is no such."""
+    found = getattr(torch, str(name).removeprefix("torch."), None)
+    return found if isinstance(found, torch.dtype) else torch.float32
 
 
 def _lacks_norms(one: Loaded, stage: str, record: Record) -> bool:

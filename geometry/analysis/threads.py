@@ -11,12 +11,11 @@ import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from threadpoolctl import threadpool_limits
-
 from optgeom.geometry.analysis.engine import Done, Room
 from optgeom.geometry.analysis.loading import Read
 from optgeom.geometry.analysis.measuring import Found, measured
 from optgeom.geometry.analysis.units import Unit
+from optgeom.geometry.blas import one_blas_thread
 from optgeom.geometry.threads import use_one_thread
 
 
@@ -42,7 +41,7 @@ def on_threads(
     waiting = list(reversed(units))
     running: dict[Future[Found], Unit] = {}
     with (
-        threadpool_limits(room.threads_of_each(units), user_api="blas"),
+        one_blas_thread(),
         ThreadPoolExecutor(room.workers, "optgeom-analysis", initializer=use_one_thread) as pool,
     ):
         try:

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from optgeom.geometry.catalogue import METRICS, columns
+from optgeom.geometry.analysis.records import ANALYSIS_VERSION, Record, records_of, unrecorded
+from optgeom.geometry.catalogue import METRICS
+from optgeom.geometry.measure import WITHOUT_SPECTRUM
+from optgeom.traces.errors import NotCaptured
 from optgeom.traces.info import LayerInfo
-from optgeom.traces.schema import KEYS, STAGES
+from optgeom.traces.schema import STAGES
 from optgeom.traces.store import Trace
-
-ANALYSIS_VERSION = 1
-"""Raised when the analysis computes more: rows of a lower version are analyzed again."""
-
-MARK = "analysis_version"
-COLUMNS: Mapping[str, str] = {
-    **columns("metrics"),
-    **columns("spectra"),
-    "status": "string",
-    "spectrum_status": "string",
-    "spectrum_method": "string",
-}
-"""What an analysis may fill in, with Arrow types."""
 
 UNIT_BYTES = 128 << 20
 """Raw float32 matrices of a unit, about: a second's work or two."""
@@ -38,48 +23,8 @@ gives them up a few megabytes at a time."""
 LONGEST_UNIT = 64
 """Captures in a unit at most."""
 
-_FACTS = (
-    "lr",
-    "source",
-    "status",
-    "spectrum_status",
-    "noise_floor",
-    "lost_update_fraction",
-    "condition_number",
-    "nuclear_norm",
-)
-_NO_SPECTRUM = frozenset({"lost", "zero", "non_finite"})
 GRADIENT_STAGES = frozenset(METRICS["cosine_gradient"].stages)
 """The stages that are compared with the gradient."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is recorded of a cell.
-
-    Attributes:
-        keys: Its key columns.
-        facts: The values that measuring looks at.
-        there: Names of the columns that are not null.
-    """
-
-    keys: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    there: frozenset[str]
-
-    def lacks(self, *names: str) -> bool:
-        """Whether one of the columns is null."""
-        return not self.there.issuperset(names)
-
-    @property
-    def is_measurable(self) -> bool:
-        """Whether the capture found a finite matrix that is not zero, or did not look."""
-        return self.facts.get("status") not in ("zero", "non_finite")
-
-    @property
-    def may_have_spectrum(self) -> bool:
-        """Whether the capture did not refuse a spectrum for good."""
-        return self.facts.get("spectrum_status") not in _NO_SPECTRUM
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +38,7 @@ class Task:
         pending: Those of them that are to be measured, with what is recorded of each.
         gradient_nuclear_norm: As recorded with the gradient.
         previous_step: The step of the raw update before; None if this is the first.
+        expected: Condition number by stage, as recorded at the capture before in the same unit.
     """
 
     layer: LayerInfo
@@ -101,18 +47,24 @@ class Task:
     pending: Mapping[str, Record]
     gradient_nuclear_norm: float | None
     previous_step: int | None
+    expected: Mapping[str, float]
 
     @property
     def needed(self) -> tuple[str, ...]:
         """The stages whose matrices are read: those pending, and their companions."""
-        wanted = set(self.pending)
-        if "update" in wanted:
-            wanted |= {"weight", "gradient"}
-        if wanted & GRADIENT_STAGES:
-            wanted.add("gradient")
-        if self._lacks_row_error:
-            wanted.add("ns_input")
+        wanted = set[str]().union(*(self.needs(stage) for stage in self.pending))
         return tuple(stage for stage in self.raw if stage in wanted)
+
+    def needs(self, stage: str) -> set[str]:
+        """The stages whose matrices a pending one is measured from."""
+        wanted = {stage}
+        if stage in GRADIENT_STAGES:
+            wanted.add("gradient")
+        if stage == "update":
+            wanted |= {"gradient", "weight"}
+        if stage == "orthogonalized" and self._lacks_row_error:
+            wanted.add("ns_input")
+        return wanted & set(self.raw)
 
     @property
     def lacks_cosine(self) -> bool:
@@ -132,6 +84,8 @@ class Task:
 
     def lacks_spectrum(self, stage: str) -> bool:
         """Whether a stage has to be decomposed, for itself or for another."""
+        if stage in WITHOUT_SPECTRUM:
+            return False
         if stage == "ns_input" and self._lacks_row_error:
             return True
         record = self.pending.get(stage)
@@ -186,11 +140,15 @@ def pending(trace: Trace) -> list[Unit]:
     Args:
         trace: Any trace; of its raw matrices the keys alone are read.
     """
-    records = _records(trace)
+    records = records_of(trace)
     units: list[Unit] = []
     group: list[_Captured] = []
+    stages = [stage for stage in STAGES if len(trace.steps(stage=stage, table="updates"))]
     for layer in trace.layers:
-        captured = _Captured.of(trace, layer)
+        try:
+            captured = _Captured.of(trace, layer, stages)
+        except NotCaptured:
+            continue  # nothing of the layer is in any table
         if not captured.steps:
             continue
         group.append(captured)
@@ -204,19 +162,19 @@ def pending(trace: Trace) -> list[Unit]:
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """The raw matrices of a layer."""
+    """The raw matrices of a layer: by stage, the attempt of each step."""
 
     layer: LayerInfo
-    by_stage: Mapping[str, frozenset[int]]
-    steps: tuple[int, ...]
+    by_stage: Mapping[str, Mapping[int, int]]
 
     @classmethod
-    def of(cls, trace: Trace, layer: LayerInfo) -> _Captured:
-        by_stage = {
-            stage: frozenset(trace.steps(layer.name, stage, "updates").tolist()) for stage in STAGES
-        }
-        by_stage = {stage: steps for stage, steps in by_stage.items() if steps}
-        return cls(layer, by_stage, tuple(sorted(frozenset().union(*by_stage.values()))))
+    def of(cls, trace: Trace, layer: LayerInfo, stages: Iterable[str]) -> _Captured:
+        found = {stage: trace.attempts(layer.name, stage) for stage in stages}
+        return cls(layer, {stage: attempts for stage, attempts in found.items() if attempts})
+
+    @property
+    def steps(self) -> set[int]:
+        return set().union(*self.by_stage.values())
 
     @property
     def step_bytes(self) -> int:
@@ -225,36 +183,35 @@ class _Captured:
 
     @property
     def work_bytes(self) -> int:
-        """Two captures, an update before, float64 copies of one matrix and its products."""
+        """Two captures, an update before, a matrix as it is read, two float64 copies, products."""
         rows, cols = self.layer.shape
-        return 2 * self.step_bytes + 5 * 4 * rows * cols + 40 * min(rows, cols) ** 2
+        return 2 * self.step_bytes + (4 + 8 + 16) * rows * cols + 40 * min(rows, cols) ** 2
 
 
 def _units(
     trace: Trace, group: list[_Captured], records: Mapping[tuple[int, str, str], Record]
 ) -> Iterator[Unit]:
-    steps = sorted(set().union(*(one.steps for one in group)))
-    length = UNIT_BYTES // sum(one.step_bytes for one in group)
+    steps = sorted(set[int]().union(*(one.steps for one in group)))
+    length = UNIT_BYTES // max(1, sum(one.step_bytes for one in group))
     length = min(LONGEST_UNIT, max(1, length))
     nbytes = sum(one.work_bytes for one in group)
     previous: dict[str, int] = {}
-    captures: list[tuple[Task, ...]] = []
-    for place, step in enumerate(steps):
-        if place % length == 0 and captures:
+    for begin in range(0, len(steps), length):
+        captures: list[tuple[Task, ...]] = []
+        before: int | None = None
+        for step in steps[begin : begin + length]:
+            tasks = []
+            for one in group:
+                task = _task(trace, one, step, previous.get(one.layer.name), before, records)
+                if task is not None:
+                    tasks.append(task)
+                if step in one.by_stage.get("update", ()):
+                    previous[one.layer.name] = step
+            if tasks:
+                captures.append(tuple(tasks))
+            before = step
+        if captures:
             yield Unit(tuple(captures), nbytes)
-            captures = []
-        tasks = tuple(
-            task
-            for one in group
-            if (task := _task(trace, one, step, previous.get(one.layer.name), records)) is not None
-        )
-        if tasks:
-            captures.append(tasks)
-        previous |= {
-            one.layer.name: step for one in group if step in one.by_stage.get("update", ())
-        }
-    if captures:
-        yield Unit(tuple(captures), nbytes)
 
 
 def _task(
@@ -262,55 +219,50 @@ def _task(
     captured: _Captured,
     step: int,
     previous: int | None,
+    before: int | None,
     records: Mapping[tuple[int, str, str], Record],
 ) -> Task | None:
     layer = captured.layer
-    raw = tuple(stage for stage, steps in captured.by_stage.items() if step in steps)
+    raw = {stage: steps[step] for stage, steps in captured.by_stage.items() if step in steps}
     left = {}
-    for stage in raw:
-        record = records.get((step, layer.name, stage)) or _unrecorded(trace, layer, step, stage)
-        if not _is_done(record):
+    for stage, attempt in raw.items():
+        record = records.get((step, layer.name, stage))
+        record = record or unrecorded(trace, layer, step, stage, attempt)
+        if not record.is_done:
             left[stage] = record
     if not left:
         return None
     gradient = records.get((step, layer.name, "gradient"))
     nuclear = None if gradient is None else gradient.facts.get("nuclear_norm")
-    return Task(layer, step, raw, left, nuclear, previous)
+    if previous is not None and "update" in raw:
+        attempts = captured.by_stage["update"]
+        if not _is_ancestor(trace, previous, attempts[previous], attempts[step]):
+            previous = None
+    expected = {}
+    if before is not None:
+        for stage in raw:
+            known = records.get((before, layer.name, stage))
+            number = None if known is None else known.facts.get("condition_number")
+            if number is not None:
+                expected[stage] = float(number)
+    return Task(layer, step, tuple(raw), left, nuclear, previous, expected)
 
 
-def _is_done(record: Record) -> bool:
-    return (record.facts.get(MARK) or 0) >= ANALYSIS_VERSION
+def _is_ancestor(trace: Trace, step: int, attempt: int, later: int) -> bool:
+    """Whether a later attempt went on from an attempt's step, and did not begin before it."""
+    starts = [one.start_step for one in trace.info.attempts if attempt < one.attempt <= later]
+    return all(step < start for start in starts)
 
 
-def _unrecorded(trace: Trace, layer: LayerInfo, step: int, stage: str) -> Record:
-    started = [one.attempt for one in trace.info.attempts if one.start_step <= step]
-    keys = {
-        "run": trace.info.run,
-        "attempt": max(started, default=0),
-        "step": step,
-        "optimizer": layer.optimizer,
-        "layer": layer.name,
-        "kind": layer.kind,
-        "block": layer.block,
-        "stage": stage,
-    }
-    return Record(keys, {}, frozenset())
-
-
-def _records(trace: Trace) -> dict[tuple[int, str, str], Record]:
-    steps = trace.steps(stage=None, table="updates")
-    table = trace.metrics()
-    table = table.filter(pc.is_in(table["step"], value_set=pa.array(steps, pa.int64())))
-    names = [name for name in COLUMNS if name in table.schema.names]
-    there = np.array([table[name].is_valid().to_numpy() for name in names]).reshape(len(names), -1)
-    seen: dict[bytes, frozenset[str]] = {}
-    read = [name for name in (*KEYS, *_FACTS, MARK) if name in table.schema.names]
-    found = {}
-    for row, valid in zip(table.select(read).to_pylist(), there.T, strict=True):
-        which = valid.tobytes()
-        if which not in seen:
-            seen[which] = frozenset(np.array(names)[valid].tolist())
-        keys = {name: row[name] for name in KEYS}
-        facts = {name: row[name] for name in row if name not in KEYS}
-        found[row["step"], row["layer"], row["stage"]] = Record(keys, facts, seen[which])
-    return found
+def left_out(trace: Trace) -> list[str]:
+    """Raw matrices that are in no unit, a sentence each: what run.json does not name."""
+    known = {layer.name for layer in trace.layers}
+    found = trace.cell_names("updates")
+    layers = sorted({layer for layer, _ in found} - known)
+    stages = sorted({stage for _, stage in found} - set(STAGES))
+    sentences = []
+    if layers:
+        sentences.append(f"run.json names no layer {', '.join(layers)}")
+    if stages:
+        sentences.append(f"no stage is called {', '.join(stages)}")
+    return sentences

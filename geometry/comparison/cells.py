@@ -18,8 +18,9 @@ Flags = NDArray[np.bool_]
 Steps = NDArray[np.int64]
 Asked = int | Iterable[int] | slice | None
 
-DISTRUSTED = "unverified"
-"""The status of a row that is kept and not to be trusted: no median is taken over it."""
+DISTRUSTED = ("unverified", "lost")
+"""Statuses of rows that are kept and not to be trusted: no median is taken over them. Of a lost
+difference more than a quarter of the entries did not move."""
 
 
 class Position(NamedTuple):
@@ -119,7 +120,9 @@ class Cells:
     def trusted(self, run: str, metric: str) -> Floats:
         """(k, L) a metric of a run; NaN where there is none, or none that is to be trusted."""
         values = self.numbers(run, metric)
-        values[self.says(run, "status", DISTRUSTED) | ~np.isfinite(values)] = np.nan
+        for word in DISTRUSTED:
+            values[self.says(run, "status", word)] = np.nan
+        values[~np.isfinite(values)] = np.nan
         return values
 
     def _spread(self, run: str, own: Any, blank: Any) -> Any:

@@ -139,9 +139,10 @@ def _distrusted(cells: Cells) -> list[str]:
     everywhere = np.ones((len(cells.steps), len(cells.layers)), bool)
     found = {run: cells.counted(run, "status", everywhere) for run in cells.present}
     return [
-        f"{counts[DISTRUSTED]:,} rows of {run} are unverified, and left out."
+        f"{counts[word]:,} rows of {run} are {word}, and left out."
         for run, counts in found.items()
-        if DISTRUSTED in counts
+        for word in DISTRUSTED
+        if word in counts
     ]
 
 

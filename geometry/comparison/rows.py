@@ -217,8 +217,8 @@ def _nothing(cells: Cells, metric: Metric, kind: str, run: str) -> Why:
         return Why(f"no {metric.table} of {stage} were recorded of this kind of layer")
     own = "status" if metric.table == "metrics" else "spectrum_status"
     odd = {word: n for word, n in cells.counted(run, own, where).items() if word not in _FINE}
-    if distrusted := cells.counted(run, "status", where).get(DISTRUSTED):
-        odd[DISTRUSTED] = distrusted
+    said = cells.counted(run, "status", where)
+    odd |= {word: said[word] for word in DISTRUSTED if word in said}
     if not odd:
         return Why(f"{metric.name} is null, though the status is fine", f"{count:,} captures")
     each = ", ".join(f"{word} {n:,} of {count:,}" for word, n in odd.items())

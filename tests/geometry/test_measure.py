@@ -17,7 +17,7 @@ EVERYTHING = [*METRICS, "status", "spectrum_status", "spectrum_method"]
 def test_rows_hold_every_column(rng: np.random.Generator) -> None:
     matrix = torch.from_numpy(rng.standard_normal((12, 7))).float()
     norms, spectrum = measure_norms(matrix), measure_spectrum(matrix)
-    assert list(norms.values) == [*columns("metrics"), "status"]
+    assert list(norms.values) == [*columns("metrics"), "status", "operand_dtype"]
     assert list(spectrum.values) == [*columns("spectra"), "spectrum_status", "spectrum_method"]
     assert norms.neuron_norms.dtype == np.float32
     assert spectrum.singular_values is not None

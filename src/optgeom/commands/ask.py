@@ -77,7 +77,7 @@ def _steps(text: str | None) -> int | slice | None:
         parts = []
     if len(parts) == 1 and parts[0] is not None:
         return parts[0]
-    if len(parts) not in (2, 3):
+    if len(parts) not in (2, 3) or parts[2:] == [0]:
         raise click.UsageError(f"--steps takes FROM:TO or a step, such as 100:400, got {text!r}")
     return slice(*parts)
 
@@ -91,7 +91,7 @@ class Bytes(click.ParamType[int]):
         self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """The number, a power of 1024 where the unit ends in iB, else of 1000."""
-        found = re.fullmatch(r"([0-9.]+) *([KMGT]?)(i?)B?", str(value), re.IGNORECASE)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(i?)B?", str(value), re.IGNORECASE)
         if found is None or not (number := float(found[1])) > 0:
             self.fail(f"{value!r} is no number of bytes: write 512MB or 4GiB", param, ctx)
         power = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
@@ -127,53 +127,59 @@ def analyze(
     from optgeom.geometry.analyze import NotAllMeasured
     from optgeom.traces.errors import NotCaptured
 
-    console, traces = Console(), _opened(runs)
-    done: list[dict[str, Any]] = []
-    left_out: list[str] = []
-    failed = False
+    traces, damaged = _opened(runs)
+    done: list[dict[str, Any]] = [
+        {"run": name, "cells": 0, "error": message} for name, message in damaged.items()
+    ]
+    empty: list[NotCaptured] = []
     for name, one in traces.items():
-        started, cells = time.perf_counter(), 0
+        started, row = time.perf_counter(), {"run": name, "cells": 0}
         try:
             with counted(name) as progress:
-                cells = optgeom.analyze(
+                added = optgeom.analyze(
                     one,
                     workers=workers,
                     scheduler=scheduler,
                     device=device,
                     memory=memory,
                     progress=progress,
-                ).num_rows
+                )
+            row["cells"] = added.num_rows
         except NotCaptured as error:
-            left_out.append(str(error))
-            continue
+            empty.append(error)
+            row["left_out"] = str(error)
         except NotAllMeasured as error:
-            failed = True
-            click.echo(f"optgeom: {name}: {error}", err=True)
-            continue
-        seconds = time.perf_counter() - started
-        done.append({"run": name, "cells": cells, "seconds": round(seconds, 2)})
-        if not as_json:
-            console.print(
-                f"{name}: {cells:,} cells analyzed in {seconds:.1f} s"
-                if cells
-                else f"{name}: nothing was left to analyze",
-                highlight=False,
-            )
-    if len(left_out) == len(traces):
-        raise NotCaptured(left_out[0])
-    for message in left_out:
-        click.echo(f"optgeom: {message}", err=True)
+            row["error"] = str(error)
+        except KeyboardInterrupt:
+            click.echo(f"optgeom: {name}: stopped; what was measured is kept", err=True)
+            sys.exit(130)
+        row["seconds"] = round(time.perf_counter() - started, 2)
+        done.append(row)
+    if empty and len(empty) == len(done):
+        raise empty[0]
     if as_json:
         click.echo(json.dumps(done))
-    sys.exit(1 if failed else 0)
+    else:
+        for row in done:
+            click.echo(_said(row), err="error" in row)
+    sys.exit(1 if any("error" in row for row in done) else 0)
 
 
-def _opened(path: str) -> Mapping[str, optgeom.Trace]:
-    """The traces of a folder, or one trace."""
+def _said(row: Mapping[str, Any]) -> str:
+    if "error" in row or "left_out" in row:
+        return f"optgeom: {row['run']}: {row.get('error', row.get('left_out'))}"
+    if not row["cells"]:
+        return f"{row['run']}: nothing was left to analyze"
+    return f"{row['run']}: {row['cells']:,} cells analyzed in {row['seconds']:.1f} s"
+
+
+def _opened(path: str) -> tuple[Mapping[str, optgeom.Trace], Mapping[str, str]]:
+    """The traces of a folder, or one trace; and what is wrong with those that are damaged."""
     from optgeom.traces.errors import NotATrace
 
     try:
-        return optgeom.open_traces(path)
+        traces = optgeom.open_traces(path)
     except NotATrace:
         one = optgeom.open_trace(path)
-        return {one.name: one}
+        return {one.name: one}, {}
+    return traces, {name: str(error) for name, error in traces.damaged.items()}

@@ -315,15 +315,16 @@ class TestAlignment:
                 assert rows(three, metric, run) == rows(pair, metric, run)
         assert rows(three, "neuron_norm_cv", "c")["mlp.up"]["count"] == 4
 
-    def test_unverified_rows_are_left_out(self, opened: Pair) -> None:
+    @pytest.mark.parametrize("status", ["unverified", "lost"])
+    def test_rows_that_are_not_to_be_trusted_are_left_out(self, opened: Pair, status: str) -> None:
         def of(step: int, layer: str) -> Mapping[str, Any]:
-            odd = {"neuron_norm_cv": 1e9, "status": "unverified"} if step == 10 else {}
+            odd = {"neuron_norm_cv": 1e9, "status": status} if step == 10 else {}
             return {**numbers(0)(step, layer), **odd}
 
         found = optgeom.compare(opened(a=Run(), b=Run(of)), metrics="neuron_norm_cv")
         for row in found.table.to_pylist():
             assert (row["count"], row["ratio"]) == (6, 1.0)
-        assert "4 rows of b are unverified, and left out." in found.findings
+        assert f"4 rows of b are {status}, and left out." in found.findings
 
     def test_a_damaged_run_is_named(self, opened: Pair, tmp_path: Path) -> None:
         opened(a=Run(), b=Run(), broken=Run())
