@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -324,6 +324,8 @@ class Gathering:
             norm = 0.0 if blank.rows_only else None
             seen = Observed(layer, index, facts, {}, weight_norm=norm)
             context = context_of(seen, part.name, polynomial, self._records.previous.get(index))
+            # rows travel as float32, as matrices are widened to on one process
+            context = replace(context, operand_dtype=context.operand_dtype or torch.float32)
             partial, ulps = joined(shards, part.cols, context)
             if part.name == "update" and facts.source == "difference":
                 floors[index] = floor_of_rounding(float(ulps), facts.entry.lr, layer.shape)

@@ -149,7 +149,6 @@ def context_of(
             source=source_of(known, stage),
             gradient=None if stage in ("gradient", "second_moment") else seen.gradient,
             rows_only=seen.weight_norm is not None,
-            operand_dtype=seen.stages[stage].dtype if stage in seen.stages else None,
             polynomial=polynomial,
         )
     return Context(
