@@ -104,7 +104,7 @@ def copied(
         }
         kept = ("lr", "source", "status", *columns("metrics"))
         info = RunInfo(folder.name, layers=source.layers, columns=declared)
-        with TraceWriter(folder, info) as writer:
+        with TraceWriter(folder, info, wait=True) as writer:
             for cell, matrix in source.matrices(stages=stages, steps=steps):
                 row = rows[cell.step, cell.layer, cell.stage]
                 names = kept if norms else ("lr", "source")
