@@ -188,9 +188,8 @@ def against_lapack(source: Trace, folder: Path, rounds: int) -> list[dict[str, s
 
 def against_peers(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
     """Wall time of others for the same matrices, over ours."""
-    last = captured_steps(source)[-1:]
-    update = copied(source, folder / "update", ("update",), last, norms=True)
-    weight = copied(source, folder / "weight", ("weight",), last, norms=False)
+    steps = captured_steps(source)
+    update = copied(source, folder / "update", ("update",), steps[-1:], norms=True)
     updates = [torch.from_numpy(np.array(matrix)) for _, matrix in update.matrices()]
     pairs = [
         (seconds(lambda: [torch.linalg.svdvals(matrix) for matrix in updates]), analyzed(update))
@@ -200,19 +199,29 @@ def against_peers(source: Trace, folder: Path, rounds: int) -> list[dict[str, st
     if not interpreter(ENVIRONMENT).exists():
         print("(WeightWatcher: make its environment with python benchmarks/peers.py)")
         return rows
-    stored = folder / "weights.npz"
-    np.savez(stored, **{cell.layer: matrix for cell, matrix in weight.matrices()})
-    pairs = []
-    try:
-        for _ in range(min(rounds, 3)):
-            theirs = in_process(
-                "weightwatcher_case.py", {"matrices": str(stored)}, python=interpreter(ENVIRONMENT)
-            )
-            pairs.append((theirs["seconds"], analyzed(weight)))
-    except CaseFailed as error:
-        return [*rows, {**dict.fromkeys(rows[0], ""), "beside": f"WeightWatcher failed: {error}"}]
-    name = "WeightWatcher(model).analyze(): the weights, every column"
-    return [*rows, _compared(name, pairs, "4")]
+    for count in (1, len(steps)):
+        weight = copied(source, folder / f"weight-{count}", ("weight",), steps[:count], norms=False)
+        name = f"WeightWatcher(model).analyze(): weights, every column, {count} captures"
+        try:
+            pairs = [(_watched(weight, folder), analyzed(weight)) for _ in range(rounds)]
+        except CaseFailed as error:
+            rows.append({**dict.fromkeys(rows[0], ""), "beside": f"{name}: failed: {error}"})
+        else:
+            rows.append(_compared(name, pairs, "4"))
+    return rows
+
+
+def _watched(trace: Trace, folder: Path) -> float:
+    """Seconds of WeightWatcher for the weights of each capture."""
+    total = 0.0
+    for step in captured_steps(trace):
+        stored = folder / "weights.npz"
+        np.savez(stored, **{cell.layer: matrix for cell, matrix in trace.matrices(steps=[step])})
+        found = in_process(
+            "weightwatcher_case.py", {"matrices": str(stored)}, python=interpreter(ENVIRONMENT)
+        )
+        total += found["seconds"]
+    return total
 
 
 def _compared(name: str, pairs: Sequence[tuple[float, float]], bar: str) -> dict[str, str]:

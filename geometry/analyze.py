@@ -83,7 +83,8 @@ def analyze(
     if device is not None:
         _check(device)
     trace.refresh()
-    units = pending(trace)
+    # the largest first, so that the last ones end together
+    units = sorted(pending(trace), key=lambda unit: unit.nbytes, reverse=True)
     for sentence in left_out(trace):
         _logger.warning("%s: raw matrices are left out, for %s", trace.path, sentence)
     if not units and not len(trace.steps(stage=None, table="updates")):
