@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,12 @@ class TestRightUse:
         (row,) = json.loads(done.out)
         assert (row["run"], row["cells"]) == ("tiny", 0)
 
+    def test_an_interrupted_analysis_says_what_is_kept(self, trained: Path) -> None:
+        with mock.patch.object(optgeom, "analyze", side_effect=KeyboardInterrupt):
+            done = _optgeom("analyze", "runs/tiny", cwd=trained)
+        assert done.code == 130
+        assert done.err == "optgeom: tiny: stopped; what was measured is kept\n"
+
     def test_report_is_one_file(self, trained: Path) -> None:
         done = _optgeom("report", "runs", "-o", "report.html", cwd=trained)
         assert done.code == 0, done.err
@@ -171,6 +178,22 @@ class TestWrongUse:
     @pytest.mark.parametrize("command", [("trace", "info"), ("trace", "verify"), ("analyze",)])
     def test_a_folder_that_is_no_trace(self, command: tuple[str, ...], tmp_path: Path) -> None:
         _refused(_optgeom(*command, ".", cwd=tmp_path))
+
+    @pytest.mark.parametrize("size", ["1..2", ".", "0", "12x"])
+    def test_no_number_of_bytes(self, trained: Path, size: str) -> None:
+        done = _optgeom("analyze", "runs/tiny", "--memory", size, cwd=trained)
+        assert done.code == 2
+        assert f"{size!r} is no number of bytes" in done.err
+
+    def test_damaged_traces_of_a_folder_are_named(self, trained: Path, tmp_path: Path) -> None:
+        for name in ("whole", "odd"):
+            shutil.copytree(trained / "runs/tiny", tmp_path / "runs" / name)
+        (tmp_path / "runs/odd/run.json").write_text("{")
+        done = _optgeom("analyze", "runs", "--json", cwd=tmp_path)
+        assert done.code == 1
+        odd, whole = sorted(json.loads(done.out), key=lambda row: row["run"])
+        assert "odd" in odd["error"]
+        assert whole["run"] == "whole"
 
     def test_a_newer_schema(self, trained: Path, tmp_path: Path) -> None:
         about = json.loads((trained / "runs/tiny/run.json").read_text())

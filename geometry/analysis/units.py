@@ -57,11 +57,15 @@ class Task:
 
     def needs(self, stage: str) -> set[str]:
         """The stages whose matrices a pending one is measured from."""
-        wanted = {stage}
-        if stage in GRADIENT_STAGES:
+        wanted, record = {stage}, self.pending[stage]
+        if stage in GRADIENT_STAGES and record.lacks("cosine_gradient"):
             wanted.add("gradient")
         if stage == "update":
-            wanted |= {"gradient", "weight"}
+            if record.lacks("descent_efficiency"):
+                wanted.add("gradient")
+            lacks_weight = record.lacks("update_to_weight", "radial_fraction")
+            if lacks_weight or record.facts.get("source") == "difference":
+                wanted.add("weight")
         if stage == "orthogonalized" and self._lacks_row_error:
             wanted.add("ns_input")
         return wanted & set(self.raw)

@@ -66,6 +66,14 @@ def test_companions_are_read_with_what_needs_them(tmp_path: Path, matrices: Matr
     trace = write(tmp_path / "run", matrices)
     (unit,) = pending(trace)
     assert set(unit.captures[0][0].needed) == set(STAGES)
+    known = {"update_to_weight": 0.1, "radial_fraction": 0.1, "cosine_gradient": 0.1}
+    trace = write(
+        tmp_path / "known",
+        matrices,
+        lambda key, matrix: (known, {"descent_efficiency": 0.5}),
+    )
+    (unit,) = pending(trace)
+    assert unit.captures[0][0].needs("update") == {"update"}
     recorded = {"condition_number": 2.0, "spectrum_status": "ok", "ns_row_error": 0.1}
     trace = write(
         tmp_path / "recorded",
@@ -75,5 +83,6 @@ def test_companions_are_read_with_what_needs_them(tmp_path: Path, matrices: Matr
     (unit,) = pending(trace)
     task = unit.captures[0][0]
     assert not task.lacks_spectrum("gradient")
+    assert task.needs("update") == {"update", "gradient", "weight"}
     assert task.lacks_spectrum("update")  # for the descent efficiency alone
     assert "ns_input" not in task.needed
