@@ -135,7 +135,7 @@ def _rows(
         for stage, record in one.task.pending.items():
             found: Row = {**norms.get((name, stage), {}), **spectra.get(stage, {})}
             if stage == "update":
-                found |= _cosine(one, record, found)
+                found |= _cosine(one)
             left = {column: found.get(column) for column in COLUMNS if column not in record.there}
             if "cosine_previous" in record.there:
                 # a cosine and the distance that it looks back over stay together
@@ -237,7 +237,7 @@ def _floor_is_unknown(context: Context, record: Record) -> bool:
     return by_difference and record.facts.get("spectrum_status") is None
 
 
-def _cosine(one: Loaded, record: Record, found: Row) -> Row:
+def _cosine(one: Loaded) -> Row:
     task = one.task
     if one.before is None or task.previous_step is None:
         return {}
