@@ -65,6 +65,8 @@ def scrubbed(message: str, address: str) -> str:
     _, user, _, query = _parts(address)
     values = [one.partition("=") for one in query[1:].split("&")]
     secrets = [user, *user.split(":", 1), *(value for name, _, value in values if _hides(name))]
+    # a server's address may bring a user of its own
+    secrets += [value.rpartition("@")[0] for _, _, value in values if "@" in value]
     for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
         if len(secret) >= _LONG_ENOUGH and secret not in _NO_SECRET:
             line = line.replace(secret, MASK)

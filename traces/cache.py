@@ -5,10 +5,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, TimeoutError
 from typing import Any, TypeVar
 
 CACHE_BYTES = 256 << 20
+
+_PATIENCE = 60.0
+"""Seconds that a thread waits for what another makes before it makes it too: one that was
+interrupted between two lines here may never say so."""
+
 _T = TypeVar("_T")
 
 
@@ -52,15 +57,18 @@ class Cache:
                 return
             self._kept[key] = (value, nbytes)
             self._size += nbytes
-            while self._size > self.limit:
+            if self._size > self.limit:
+                # counted anew: whoever was interrupted here before left a wrong number
+                self._size = sum(size for _, size in self._kept.values())
+            while self._kept and self._size > self.limit:
                 self._size -= self._kept.popitem(last=False)[1][1]
 
     def made(self, key: Hashable, make: Callable[[], _T], nbytes: Callable[[_T], int]) -> _T:
         """What is under a key, made and put there if there is nothing.
 
         Threads that ask for the same at once wait for the first of them and share what it makes,
-        also where there is no room to keep it; they are not held up by those that ask for other
-        things.
+        or the error that it meets, also where there is no room to keep it; they are not held up by
+        those that ask for other things. If it is interrupted, another makes it.
 
         Args:
             key: as for put.
@@ -68,33 +76,35 @@ class Cache:
                 takes no lock under which another thread may ask for it.
             nbytes: what a value takes.
         """
-        while True:
-            with self._lock:
-                found: _T | None = self._find(key)
-                if found is not None:
-                    return found
-                others = self._making.get(key)
-                if others is None:
-                    mine = self._making[key] = Future[Any]()
-                    break
-            if others.exception() is None:
-                shared: _T = others.result()
-                return shared
-            # it may have been interrupted: what fails again, fails for whoever asked
+        mine: Future[Any] = Future()
+        others: Future[Any] | None = None
         try:
+            while True:
+                with self._lock:
+                    found: _T | None = self._find(key)
+                    if found is not None:
+                        return found
+                    making = self._making.get(key)
+                    if making is None or making.done() or making is others:
+                        self._making[key] = mine
+                        break
+                others = making
+                shared: _T | None = _shared(others)
+                if shared is not None:
+                    return shared
             value = make()
             self.put(key, value, nbytes(value))
-        except BaseException as error:
-            self._end(key)
-            mine.set_exception(error)
+            mine.set_result(value)
+            return value
+        except Exception as error:
+            if not mine.done():
+                mine.set_exception(error)
             raise
-        self._end(key)
-        mine.set_result(value)
-        return value
-
-    def _end(self, key: Hashable) -> None:
-        with self._lock:
-            del self._making[key]
+        finally:
+            mine.cancel()
+            with self._lock:
+                if self._making.get(key) is mine:
+                    del self._making[key]
 
     def _find(self, key: Hashable) -> Any:
         found = self._kept.get(key)
@@ -102,3 +112,13 @@ class Cache:
             return None
         self._kept.move_to_end(key)
         return found[0]
+
+
+def _shared(others: Future[Any]) -> Any:
+    """What another thread makes; None if it was interrupted, or takes longer than `_PATIENCE`."""
+    try:
+        return others.result(_PATIENCE)
+    except (CancelledError, TimeoutError):
+        if others.done() and not others.cancelled():
+            raise
+        return None

@@ -55,8 +55,7 @@ class Footer:
     """
 
     def __init__(self, data: bytes, name: str, digest: str, size: int):
-        if footer_digest(data) != digest:
-            raise DamagedTrace(f"{name} is damaged: its footer changed. Restore it from a copy")
+        check_footer(data, name, digest)
         self._name, self.size = name, size
         try:
             parquet = pq.ParquetFile(pa.BufferReader(data))
@@ -242,11 +241,17 @@ class Segment:
                 binary_type=pa.binary_view() if views else None,
                 pre_buffer=False,
             )
-            return parquet.read_row_groups(
-                list(groups), columns=None if names is None else list(names), use_threads=False
+            asked = list(groups)
+            found: pa.Table = parquet.read_row_groups(
+                asked, columns=None if names is None else list(names), use_threads=False
             )
         except (pa.ArrowException, OSError, ValueError, EOFError) as error:
             raise DamagedTrace(f"{self._name} is damaged: {_first_line(error)}") from error
+        # the header of a page has no checksum, and a page of no rows is none to Arrow
+        rows = sum(self.footer.metadata.row_group(one).num_rows for one in asked)
+        if found.num_rows != rows:
+            raise DamagedTrace(f"{self._name} is damaged: {found.num_rows} rows of {rows}")
+        return found
 
     def _fetch(self, ranges: Sequence[tuple[int, int]]) -> Window:
         try:
@@ -281,6 +286,12 @@ def read_segment(file: Reads, name: str, digest: str) -> pa.Table:
 def footer_digest(footer: bytes) -> str:
     """16 hex digits over a Parquet footer: its metadata, their length and the closing magic."""
     return hashlib.blake2b(footer, digest_size=8).hexdigest()
+
+
+def check_footer(data: bytes, name: str, digest: str) -> None:
+    """Raise DamagedTrace if a footer is not the one that the segment's name tells of."""
+    if footer_digest(data) != digest:
+        raise DamagedTrace(f"{name} is damaged: its footer changed. Restore it from a copy")
 
 
 def read_footer(file: Reads, name: str, size: int) -> bytes:

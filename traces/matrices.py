@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def neuron_norms(parts: Sequence[Part], rows: Rows, length: int) -> Floats:
         norms = parts[number].list_at("neuron_norms", row)
         if norms is not None and len(norms) == length:
             return norms
-    squares = np.full(length, np.nan)
+    squares, written = np.zeros(length), np.zeros(length, bool)
     blocks: dict[tuple[int, int], Floats] = {}
     for number, row in rows:
         part = parts[number]
@@ -44,10 +44,9 @@ def neuron_norms(parts: Sequence[Part], rows: Rows, length: int) -> Floats:
             blocks[at] = norms
     for (start, _), norms in sorted(blocks.items(), key=lambda one: one[0][0]):
         there = squares[start : start + len(norms)]
-        squares[start : start + len(norms)] = np.where(np.isnan(there), 0.0, there) + (
-            norms[: len(there)].astype(np.float64) ** 2
-        )
-    made: Floats = np.sqrt(squares).astype(np.float32)
+        there += norms[: len(there)].astype(np.float64) ** 2
+        written[start : start + len(norms)] = True
+    made: Floats = np.sqrt(np.where(written, squares, np.nan)).astype(np.float32)
     return made
 
 
@@ -87,16 +86,28 @@ def read_matrix(parts: Sequence[Part], rows: Rows, name: str) -> Floats:
             blocks[_integer(block, "row_start"), _integer(block, "col_start")] = (dtype, stored)
     m = max(top + stored.shape[0] for (top, _), (_, stored) in blocks.items())
     n = max(left + stored.shape[1] for (_, left), (_, stored) in blocks.items())
-    if sum(stored.size for _, stored in blocks.values()) != m * n:
+    if not _cover(blocks, m, n):
         raise NotCaptured(
-            f"{name} is incomplete: {len(blocks)} of its blocks are there, others are missing; "
-            "has a rank stopped before the others?"
+            f"{name} is incomplete: {len(blocks)} of its blocks are there, others are missing or "
+            "overlap; has a rank stopped before the others?"
         )
     matrix: Floats = np.empty((m, n), np.float32)
     for (top, left), (dtype, stored) in blocks.items():
         height, width = stored.shape
         _decode(stored, dtype, matrix[top : top + height, left : left + width])
     return matrix
+
+
+def _cover(blocks: Mapping[tuple[int, int], tuple[str, Any]], rows: int, cols: int) -> bool:
+    """Whether blocks, by where they begin, hold every entry of a matrix once."""
+    if sum(stored.size for _, stored in blocks.values()) != rows * cols:
+        return False
+    if len(blocks) == 1:
+        return True
+    seen = np.zeros((rows, cols), bool)
+    for (top, left), (_, stored) in blocks.items():
+        seen[top : top + stored.shape[0], left : left + stored.shape[1]] = True
+    return bool(seen.all())
 
 
 def _sealed(part: Part) -> SealedPart:

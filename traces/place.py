@@ -261,11 +261,14 @@ def find(path: str | os.PathLike[str]) -> Place:
     shown = masked(text)
     if f"//{MASK}@" in text:
         raise NotATrace(f"{shown} was shown without its keys: pass the URI that they stand in")
+    said = ""
     try:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (pa.ArrowException, OSError, ValueError) as error:
-        # not as its cause: Arrow quotes what it was given
-        raise NotATrace(f"{shown} cannot be opened: {scrubbed(str(error), text)}") from None
+        said = scrubbed(str(error), text)
+    if said:
+        # not from that error, nor in its handler: Arrow quotes what it was given
+        raise NotATrace(f"{shown} cannot be opened: {said}")
     return Place(shown, _bounded(filesystem), root, text)
 
 

@@ -243,8 +243,15 @@ class TraceFiles:
         return Newest.of(steps, attempts)
 
     def _read_run(self) -> RunInfo:
+        self._run, name = self.place.read(RUN_FILE), self.place.of(RUN_FILE)
+        try:
+            return parse(self._run, name)
+        except DamagedTrace:
+            # elsewhere it may be replaced between the asking for its size and for its bytes
+            if self.place.is_local:
+                raise
         self._run = self.place.read(RUN_FILE)
-        return parse(self._run, self.place.of(RUN_FILE))
+        return parse(self._run, name)
 
     def _digest(self) -> str:
         digest = hashlib.blake2b(self._run, digest_size=8)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.checked import Footer, Segment, read_footer
+from optgeom.traces.checked import Footer, Segment, check_footer, read_footer
 from optgeom.traces.columns import align, one_array
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.keys import CELL, Keys
@@ -163,6 +163,12 @@ class SealedPart(Part):
     def _segment(self, file: OpenFile) -> Segment:
         name, digest = self.shown, self.name.digest
         key, cache = (self._file, "footer"), self.source.cache
+
+        def read() -> bytes:
+            data = read_footer(file, name, self.size)
+            check_footer(data, name, digest)  # or what arrived wrong would be kept
+            return data
+
         if self._raw:
             # asked for each matrix of a step; parsed, the footers of other tables take more memory
             # than their parsing takes time
@@ -170,8 +176,7 @@ class SealedPart(Part):
         elif self._opened is None:
             footer = Footer.read(file, name, digest)
         else:
-            data = cache.made(key, lambda: read_footer(file, name, self.size), len)
-            footer = Footer(data, name, digest, self.size)
+            footer = Footer(cache.made(key, read, len), name, digest, self.size)
         return Segment(file, name, digest, self._checked, footer)
 
     def _index(self) -> pa.Table | None:

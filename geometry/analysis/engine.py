@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from optgeom.geometry.analysis.loading import raw_of
@@ -51,7 +51,7 @@ class Source:
         created: When its run began: another run in its place is another trace.
     """
 
-    uri: str
+    uri: str = field(repr=False)  # it may hold keys
     created: str
 
     @classmethod

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optgeom.geometry.analysis.units import Task, Unit
-from optgeom.traces.errors import OptgeomError
+from optgeom.traces.errors import DamagedTrace, NotCaptured, OptgeomError
 from optgeom.traces.store import Trace
 
 Key = tuple[str, str]
@@ -101,13 +101,16 @@ def _tensors(
 ) -> dict[Key, Tensor]:
     try:
         matrices = dict(read(step, keys))
-    except OptgeomError:
+    except (DamagedTrace, NotCaptured):
         matrices = {}
         for key in keys:  # one by one: which of them is it?
             try:
                 matrices |= read(step, [key])
-            except OptgeomError as error:
+            except (DamagedTrace, NotCaptured) as error:
                 failures.append(str(error))
+    except OptgeomError as error:  # a store that does not answer, say
+        matrices = {}
+        failures.append(str(error))
     return {key: _tensor(matrix, device) for key, matrix in matrices.items()}
 
 

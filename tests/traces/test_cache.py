@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,3 +83,66 @@ def test_traces_of_a_folder_share_one(trace_path: Path, info: RunInfo) -> None:
     traces = open_traces(trace_path.parent)
     assert traces["a"].cache is traces["b"].cache
     assert Trace(find(trace_path)).cache is not traces["a"].cache
+
+
+def test_an_error_is_shared_with_those_who_waited() -> None:
+    cache, begun, calls = Cache(), threading.Event(), []
+
+    def fail() -> int:
+        calls.append(1)
+        begun.set()
+        time.sleep(0.2)
+        raise OSError("no answer")
+
+    def ask() -> str:
+        try:
+            cache.made("key", fail, lambda _: 1)
+        except OSError as error:
+            return str(error)
+        return "nothing"
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(ask)
+        begun.wait(5)
+        others = [pool.submit(ask) for _ in range(3)]
+        assert [one.result(5) for one in (first, *others)] == ["no answer"] * 4
+    assert len(calls) == 1
+    assert cache.made("key", lambda: 7, lambda _: 1) == 7
+
+
+def test_another_makes_what_an_interrupted_one_left() -> None:
+    cache, begun, go = Cache(), threading.Event(), threading.Event()
+
+    def interrupted() -> int:
+        begun.set()
+        go.wait(5)
+        raise KeyboardInterrupt
+
+    def ask() -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            return cache.made("key", interrupted, lambda _: 1)
+        return -1
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask)
+        begun.wait(5)
+        other = pool.submit(cache.made, "key", lambda: 7, lambda _: 1)
+        go.set()
+        assert (first.result(5), other.result(5)) == (-1, 7)
+
+
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optgeom.traces.cache._PATIENCE", 0.05)
+    cache, begun, go = Cache(), threading.Event(), threading.Event()
+
+    def slow() -> int:
+        begun.set()
+        go.wait(5)
+        return 6
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.made, "key", slow, lambda _: 1)
+        begun.wait(5)
+        assert pool.submit(cache.made, "key", lambda: 7, lambda _: 1).result(5) == 7
+        go.set()
+        assert first.result(5) == 6

@@ -16,7 +16,6 @@ import pytest
 from optgeom.traces import sink
 from optgeom.traces.cache import Cache
 from optgeom.traces.checked import Segment
-from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.info import LayerInfo, RunInfo
 from optgeom.traces.place import OpenFile, find
 from optgeom.traces.schema import Cell
@@ -233,32 +232,6 @@ class TestCache:
             assert all(one.result(timeout=60) is made for one in asking)
         assert cache.get("a") is None
         assert not cache._making
-
-    def test_who_waited_for_one_that_failed_tries_alone(self) -> None:
-        cache, waiting = Cache(), threading.Barrier(2, timeout=60)
-        turns: list[str] = []
-
-        def make() -> str:
-            turns.append("made")
-            if len(turns) == 1:
-                waiting.wait()
-                raise DamagedTrace("once")
-            return "fine"
-
-        def ask(_: int) -> str:
-            try:
-                return cache.made("a", make, len)
-            except DamagedTrace as error:
-                return str(error)
-
-        with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(ask, 0)
-            while not turns:
-                pass
-            second = pool.submit(ask, 1)
-            waiting.wait()
-            assert [first.result(60), second.result(60)] == ["once", "fine"]
-        assert cache.get("a") == "fine"
 
 
 class TestWindow:
