@@ -150,11 +150,11 @@ class TestArrays:
         self, tmp_path: Path, info: RunInfo, cell: MakeCell
     ) -> None:
         with TraceWriter(tmp_path, info) as writer:
-            writer.neurons(cell(0), np.full(6, 3.0), cols=2)
+            writer.neurons(cell(0), np.array([3.0] * 5 + [np.nan]), cols=2)
             writer.neurons(cell(0), np.full(6, 4.0), col_start=2, cols=2)
         found = open_trace(tmp_path).neuron_norms(0, info.layers[0].name)
-        assert found[:6].tolist() == [5.0] * 6
-        assert np.isnan(found[6:]).all()
+        assert found[:5].tolist() == [5.0] * 5
+        assert np.isnan(found[5:]).all()  # one was measured so, the others were not
 
     def test_no_such_step(self, trace: Trace) -> None:
         with pytest.raises(NotCaptured, match="captured are 0, 20"):
@@ -227,8 +227,12 @@ class TestMatrices:
     ) -> None:
         with TraceWriter(tmp_path, info) as writer:
             writer.update(cell(0), np.zeros((3, 4), np.float32), row_start=5)
-        with pytest.raises(NotCaptured, match="incomplete"):
-            open_trace(tmp_path).matrix(0, info.layers[0].name)
+            for start in (0, 1, 6):  # as many entries as 8 rows have, twice one and not another
+                rows = 2 if start == 6 else 3
+                writer.update(cell(1), np.zeros((rows, 4), np.float32), row_start=start)
+        for step in (0, 1):
+            with pytest.raises(NotCaptured, match="incomplete"):
+                open_trace(tmp_path).matrix(step, info.layers[0].name)
 
 
 class TestLive:
