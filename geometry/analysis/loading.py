@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,8 @@ from optgeom.geometry.analysis.units import Task, Unit
 from optgeom.traces.errors import DamagedTrace, NotCaptured, OptgeomError
 from optgeom.traces.store import Trace
 
+_REQUESTS = 8
+
 Key = tuple[str, str]
 """Layer and stage."""
 
@@ -22,10 +25,20 @@ Read = Callable[[int, Sequence[Key]], Mapping[Key, NDArray[np.float32]]]
 
 
 def raw_of(trace: Trace) -> Read:
-    """Reads a trace: small matrices of a step lie together, and are fetched together."""
+    """Reads a trace; small matrices of a step share a row group, which is fetched once.
+
+    An object store is asked for several at once: each answer takes longer to come than to read.
+    """
+    requests = 1 if trace.place.is_local else _REQUESTS
 
     def read(step: int, keys: Sequence[Key]) -> Mapping[Key, NDArray[np.float32]]:
-        return {(layer, stage): trace.matrix(step, layer, stage) for layer, stage in keys}
+        def one(key: Key) -> NDArray[np.float32]:
+            return trace.matrix(step, *key)
+
+        if requests == 1 or len(keys) < 2:
+            return dict(zip(keys, map(one, keys), strict=True))
+        with ThreadPoolExecutor(requests, "optgeom-reading") as threads:
+            return dict(zip(keys, threads.map(one, keys), strict=True))
 
     return read
 
