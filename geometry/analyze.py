@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from optgeom.geometry.analysis.engine import Done, Room, Source
+from optgeom.geometry.analysis.engine import Done, Room, Source, reader_of
 from optgeom.geometry.analysis.loading import raw_of
 from optgeom.geometry.analysis.records import COLUMNS, MARK
 from optgeom.geometry.analysis.units import Unit, left_out, pending
@@ -133,7 +133,8 @@ def _engine(
     from optgeom.geometry.analysis.threads import on_threads
 
     cores = 1 if device is not None else _cores()
-    return on_threads(units, raw_of(trace), Room(cores, memory), device=device)
+    read = raw_of(reader_of(trace.place))
+    return on_threads(units, read, Room(cores, memory), device=device)
 
 
 class _Kept:

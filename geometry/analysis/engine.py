@@ -11,7 +11,12 @@ from optgeom.geometry.analysis.measuring import Found, measured
 from optgeom.geometry.analysis.units import Unit
 from optgeom.geometry.blas import one_blas_thread
 from optgeom.geometry.threads import use_one_thread
-from optgeom.traces.store import Trace, open_trace
+from optgeom.traces.cache import Cache
+from optgeom.traces.place import Place, find
+from optgeom.traces.store import Trace
+
+KEPT_BYTES = 32 << 20
+"""Of row groups that several small matrices share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,14 @@ def given_up(unit: Unit, why: str) -> Found:
     return Found(failures=[f"{shown}, steps {first} to {last}, were given up: {why}"])
 
 
+def reader_of(place: Place) -> Trace:
+    """A trace to read raw matrices of: nothing of them is asked for twice, so little is kept."""
+    return Trace(place, Cache(KEPT_BYTES))
+
+
 @lru_cache(maxsize=1)
 def _opened(source: Source) -> Trace:
-    return open_trace(source.uri)
+    return reader_of(find(source.uri))
 
 
 def _has(trace: Trace, unit: Unit) -> bool:
