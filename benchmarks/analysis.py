@@ -12,6 +12,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from timing import Calibration, CaseFailed, Interval, calibrated, in_process, ma
 
 import optgeom
 from optgeom.geometry import columns
+from optgeom.geometry.blas import one_blas_thread
 from optgeom.geometry.kernels import LAPACK
 from optgeom.geometry.singular import singular_values
 from optgeom.traces import RunInfo, Trace, TraceWriter
@@ -44,6 +46,7 @@ SETTINGS: dict[str, Any] = {
     "capture.budget": None,
 }
 SHAPES = ((768, 768), (3072, 768), (768, 3072), (2048, 2048))
+BATCHES = {(64, 64): 200, (64, 256): 200, (256, 256): 32, (256, 1024): 16}
 MEMORY = 320 << 20
 
 Matrices = list[np.ndarray[Any, np.dtype[np.float32]]]
@@ -236,12 +239,10 @@ def _compared(name: str, pairs: Sequence[tuple[float, float]], bar: str) -> dict
 
 def methods(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
     """One matrix on one thread, by method and shape; errors against a float64 SVD."""
-    from threadpoolctl import threadpool_limits
-
     rows = []
     random = np.random.default_rng(0)
     torch.set_num_threads(1)
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         for shape in SHAPES:
             left, _, right = np.linalg.svd(random.standard_normal(shape), full_matrices=False)
             flat = left * np.geomspace(1.0, 1 / 3, min(shape)) @ right
@@ -264,6 +265,43 @@ def methods(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
                 row[f"{name}, error"] = f"{error:.0e}"
             rows.append(row)
     torch.set_num_threads(2)
+    return rows
+
+
+def reading(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
+    """Raw matrices per second from the page cache, every byte compared, by number of threads."""
+    (step, *_) = captured_steps(source)
+    keys = [(layer.name, stage) for layer in source.layers for stage in ("update", "weight")]
+    total = sum(source.matrix(step, *key).nbytes for key in keys)
+
+    def all_of_them(threads: int) -> None:
+        opened = optgeom.open_trace(source.path)
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda key: opened.matrix(step, *key).shape, keys))
+
+    best = {
+        count: min(seconds(lambda count=count: all_of_them(count)) for _ in range(rounds))
+        for count in (1, 2, 4, 8)
+    }
+    return [{f"{count} threads, GB/s": f"{total / took / 1e9:.1f}" for count, took in best.items()}]
+
+
+def batches(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
+    """Spectra of matrices of one shape, one by one and in one call, on one thread."""
+    rows = []
+    with one_blas_thread():
+        for shape, count in BATCHES.items():
+            stack = torch.from_numpy(np.random.default_rng(0).standard_normal((count, *shape)))
+            each = min(
+                seconds(lambda s=stack: [singular_values(one, kernels=LAPACK) for one in s])
+                for _ in range(rounds)
+            )
+            whole = min(
+                seconds(lambda s=stack: singular_values(s, kernels=LAPACK)) for _ in range(rounds)
+            )
+            name = f"{shape[0]} x {shape[1]}"
+            millis = {"one by one, ms": each, "in one call, ms": whole}
+            rows.append({"shape": name, **{k: f"{1e3 * v / count:.2f}" for k, v in millis.items()}})
     return rows
 
 
@@ -291,6 +329,8 @@ TABLES: dict[str, Callable[[Trace, Path, int], list[dict[str, str]]]] = {
     "Beside others": against_peers,
     "Methods": methods,
     "Memory": memory,
+    "Reading": reading,
+    "Batches": batches,
 }
 
 

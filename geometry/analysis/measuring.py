@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from optgeom.geometry.analysis.ahead import ahead
 from optgeom.geometry.analysis.loading import Key, Loaded, Read, loaded
 from optgeom.geometry.analysis.records import ANALYSIS_VERSION, COLUMNS, MARK, Record
-from optgeom.geometry.analysis.units import GRADIENT_STAGES, Unit
+from optgeom.geometry.analysis.units import Unit
 from optgeom.geometry.companions import Reach
 from optgeom.geometry.context import Context
 from optgeom.geometry.finish import Value, finish_norms
@@ -23,7 +23,7 @@ from optgeom.geometry.floor import difference_floor
 from optgeom.geometry.kernels import LAPACK, TORCH, Kernels
 from optgeom.geometry.measure import measure_spectrum, with_nuclear_norm
 from optgeom.geometry.overlaps import length
-from optgeom.geometry.partial import norms_pass
+from optgeom.geometry.partial import GRADIENT_STAGES, norms_pass
 from optgeom.traces.errors import OptgeomError
 
 Row = dict[str, Any]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from optgeom.geometry.analysis.records import ANALYSIS_VERSION, Record, records_of, unrecorded
-from optgeom.geometry.catalogue import METRICS
 from optgeom.geometry.measure import WITHOUT_SPECTRUM
+from optgeom.geometry.partial import GRADIENT_STAGES
 from optgeom.traces.errors import NotCaptured
 from optgeom.traces.info import LayerInfo
 from optgeom.traces.schema import STAGES
@@ -22,9 +22,6 @@ gives them up a few megabytes at a time."""
 
 LONGEST_UNIT = 64
 """Captures in a unit at most."""
-
-GRADIENT_STAGES = frozenset(METRICS["cosine_gradient"].stages)
-"""The stages that are compared with the gradient."""
 
 
 @dataclass(frozen=True, slots=True)

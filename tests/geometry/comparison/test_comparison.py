@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import optgeom
 from optgeom.geometry import Comparison, by_kind, columns
-from optgeom.traces import Cell, LayerInfo, RunInfo, TraceWriter, open_trace, open_traces
+from optgeom.traces import Cell, LayerInfo, RunInfo, TraceWriter, open_traces
 from optgeom.traces.errors import NotCaptured, OptgeomError
 from optgeom.traces.info import OptimizerInfo
 
@@ -102,16 +102,6 @@ class Run:
         if self.spectra(capture, place):
             own = {name: one for name, one in found.items() if name in spectral}
             writer.spectrum(key, None, own)
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Pair:
-    def write(**runs: Run) -> Mapping[str, optgeom.Trace]:
-        for name, run in runs.items():
-            run.write(tmp_path / name)
-        return {name: open_trace(tmp_path / name) for name in runs}
-
-    return write
 
 
 def rows(found: Comparison, metric: str, run: str) -> dict[str, dict[str, Any]]:

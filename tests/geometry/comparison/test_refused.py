@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,7 @@ import pytest
 import optgeom
 from optgeom.geometry import METRICS, Comparison
 from optgeom.geometry.comparison.rules import DEPENDS_ON_SIZE
-from optgeom.traces import open_trace
 from tests.geometry.comparison.test_comparison import ADAMW, MUON, SHAPES, Pair, Run, numbers, rows
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Pair:
-    def write(**runs: Run) -> Mapping[str, optgeom.Trace]:
-        for name, run in runs.items():
-            run.write(tmp_path / name)
-        return {name: open_trace(tmp_path / name) for name in runs}
-
-    return write
 
 
 def refused(found: Comparison, metric: str, *words: str, run: str = "b") -> None:
