@@ -59,7 +59,7 @@ def test_wheel_built_from_the_sdist_holds_every_room(tmp_path: Path) -> None:
     expected = {
         "optgeom/py.typed",
         "optgeom/cli.py",
-        "optgeom/commands/ask.py",
+        "optgeom/commands/ask/compare.py",
         "optgeom/geometry/analysis/units.py",
         "optgeom/geometry/comparison/rules.py",
         "optgeom/traces/store.py",

@@ -16,13 +16,15 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import optgeom
-from optgeom.commands import ask, keep, look, make
+from optgeom.commands import keep, look, make
+from optgeom.commands.ask.analyze import analyze
+from optgeom.commands.ask.compare import compare
 from optgeom.traces.errors import OptgeomError
 
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "make": (make.demo, make.train),
     "look": (look.dashboard, look.report),
-    "ask": (ask.compare, ask.analyze),
+    "ask": (compare, analyze),
     "keep": (keep.trace,),
 }
 

@@ -1,4 +1,4 @@
-"""What runs differ in, and what was not computed in flight."""
+"""What was not computed in flight."""
 
 from __future__ import annotations
 
@@ -10,76 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich.console import Console
 
 import optgeom
-from optgeom.terminal import comparison_tables, counted
-from optgeom.traces.errors import OptgeomError
-
-
-@click.command()
-@click.argument("runs", default="runs")
-@click.option("--run", "names", multiple=True, metavar="NAME", help="Only these; repeat it.")
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    metavar="NAME",
-    help="A metric of the catalogue; repeat it.",
-)
-@click.option("--stage", default="update", show_default=True, help="What to compare.")
-@click.option(
-    "--steps", metavar="FROM:TO", help="Such as 100:400, which leaves 400 out, 100: or 300."
-)
-@click.option("--reference", metavar="NAME", help="The run that ratios are to.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def compare(
-    runs: str,
-    names: tuple[str, ...],
-    metrics: tuple[str, ...],
-    stage: str,
-    steps: str | None,
-    reference: str | None,
-    as_json: bool,
-) -> None:
-    """Compare runs by kind of layer: medians, quartiles, and ratios where there are any.
-
-    Steps and layers that not all runs measured are left out, and it is said how many. What cannot
-    be compared has no ratio, and it is said why; exit code 1 where nothing can (docs/compare.md).
-    """
-    opened = optgeom.open_traces(runs)
-    if unknown := [name for name in names if name not in opened]:
-        raise OptgeomError(f"no run {unknown[0]!r} in {runs}: there are {', '.join(opened)}")
-    wanted = {"metrics": metrics} if metrics else {}
-    found = optgeom.compare(
-        {name: opened[name] for name in names} if names else opened,
-        stage=stage,
-        steps=_steps(steps),
-        reference=reference,
-        **wanted,
-    )
-    if as_json:
-        click.echo(json.dumps(found.to_json()))
-    else:
-        console = Console()
-        for part in comparison_tables(found, console.width):
-            console.print(part)
-    sys.exit(0 if found.comparable else 1)
-
-
-def _steps(text: str | None) -> int | slice | None:
-    """The steps of FROM:TO, FROM:TO:EVERY or of a single number."""
-    if text is None:
-        return None
-    try:
-        parts = [int(part) if part else None for part in text.split(":")]
-    except ValueError:
-        parts = []
-    if len(parts) == 1 and parts[0] is not None:
-        return parts[0]
-    if len(parts) not in (2, 3) or parts[2:] == [0]:
-        raise click.UsageError(f"--steps takes FROM:TO or a step, such as 100:400, got {text!r}")
-    return slice(*parts)
+from optgeom.commands.runs import runs_at
+from optgeom.terminal import counted
 
 
 class Bytes(click.ParamType[int]):
@@ -127,7 +61,7 @@ def analyze(
     from optgeom.geometry.analyze import NotAllMeasured
     from optgeom.traces.errors import NotCaptured
 
-    traces, damaged = _opened(runs)
+    traces, damaged = runs_at(runs)
     done: list[dict[str, Any]] = [
         {"run": name, "cells": 0, "error": message} for name, message in damaged.items()
     ]
@@ -171,15 +105,3 @@ def _said(row: Mapping[str, Any]) -> str:
     if not row["cells"]:
         return f"{row['run']}: nothing was left to analyze"
     return f"{row['run']}: {row['cells']:,} cells analyzed in {row['seconds']:.1f} s"
-
-
-def _opened(path: str) -> tuple[Mapping[str, optgeom.Trace], Mapping[str, str]]:
-    """The traces of a folder, or one trace; and what is wrong with those that are damaged."""
-    from optgeom.traces.errors import NotATrace
-
-    try:
-        traces = optgeom.open_traces(path)
-    except NotATrace:
-        one = optgeom.open_trace(path)
-        return {one.name: one}, {}
-    return traces, {name: str(error) for name, error in traces.damaged.items()}

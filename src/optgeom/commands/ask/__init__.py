@@ -1,0 +1,1 @@
+"""What the commands of the section "ask" do: one file each."""
