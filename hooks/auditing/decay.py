@@ -1,0 +1,129 @@
+"""What is done to the weights besides the update: weight decay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from optgeom.hooks.auditing.inputs import uneven
+from optgeom.hooks.auditing.subject import Matrix, Subject, difference
+
+DecayForm = Literal["none", "decoupled", "in_gradient", "cautious", "unknown"]
+
+SIDES = (32, 32)
+AGREES = 0.02
+"""Relative distance of two decays that count as the same."""
+
+STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """How weights shrink.
+
+    Attributes:
+        form: "decoupled" W is multiplied; "in_gradient" it is added to the gradient, and goes
+            through the rule; "cautious" decoupled, where update and weight have one sign.
+        factor: 1 - a in W_after = a * W_before + ..., of the form decoupled or cautious.
+        coefficient: the factor in the unit of the setting: over lr, or as it is where it does not
+            follow lr.
+        setting: the group's `weight_decay`; None where it has none.
+        by: "lr * weight_decay", "weight_decay", or "" where it is neither.
+        words: what was measured.
+    """
+
+    form: DecayForm
+    factor: float
+    coefficient: float
+    setting: float | None
+    by: str
+    words: str
+
+
+def measure_decay(subject: Subject) -> Decay:
+    """Compare the steps of one gradient with and without a decay.
+
+    Without it are the same weights with `weight_decay` set to 0 in the groups, where they have it;
+    else, and where that changes nothing, zero weights. Second and third steps are compared: some
+    optimizers only begin on their first, and a decay that goes through the momentum grows.
+
+    Raises:
+        StepFailed: a step failed.
+    """
+    gradient = uneven(*SIDES, seed=11)
+    weights: Matrix = np.sign(uneven(*SIDES, seed=12)) * np.linspace(0.5, 1.0, SIDES[1])
+    weights = weights.astype(np.float32).astype(np.float64)
+    setting = _setting(subject)
+    moved = subject.trial(weights).steps([gradient] * STEPS)
+    idle = subject.trial(np.zeros(SIDES)).steps([gradient] * STEPS)
+    rounding = (3e-7 if subject.is_single else 1e-2) * float(np.linalg.norm(weights))
+    controls = [idle]
+    if setting:
+        trial = subject.trial(weights)
+        for group in trial.optimizer.param_groups:
+            group["weight_decay"] = 0.0
+        controls.insert(0, trial.steps([gradient] * STEPS))
+    for control in controls:
+        pulls = [subject.lr * (one - other) for one, other in zip(moved, control, strict=True)]
+        if not np.isfinite(pulls).all():
+            return Decay("unknown", 0.0, 0.0, setting, "", "the update is not finite")
+        if max(float(np.linalg.norm(one)) for one in pulls) > rounding:
+            is_decay = control is not idle
+            return _named(pulls[1], pulls[2], weights, idle[1], subject.lr, setting, is_decay)
+    return Decay("none", 0.0, 0.0, setting, "", "weights move as zero weights do")
+
+
+def _named(
+    first: Matrix,
+    second: Matrix,
+    weights: Matrix,
+    update: Matrix,
+    lr: float,
+    setting: float | None,
+    is_decay: bool,
+) -> Decay:
+    """What two pulls on the same weights are.
+
+    Args:
+        first: W without the decay minus W with it, after the second step.
+        second: after the third.
+        weights: before both.
+        update: of the second step, without a decay.
+        lr: the learning rate.
+        setting: the group's `weight_decay`.
+        is_decay: whether the setting alone makes the difference.
+    """
+    share = float((first * weights).sum() / (weights**2).sum())
+    if share > 0 and max(difference(one, share * weights) for one in (first, second)) < AGREES:
+        by = _by(share, lr, setting)
+        words = f"W is multiplied by 1 - {share:.3g}" + (f", 1 - {by}" if by else "")
+        return Decay("decoupled", share, _unit(share, lr, by), setting, by, words)
+    agree = np.sign(update) == np.sign(weights)
+    share *= weights.size / max(int(agree.sum()), 1)
+    if share > 0 and difference(first, share * weights * agree) < AGREES:
+        by = _by(share, lr, setting)
+        words = f"W is multiplied by 1 - {share:.3g} where it has the update's sign"
+        return Decay("cautious", share, _unit(share, lr, by), setting, by, words)
+    if is_decay and setting:
+        words = "the decay is added to the gradient, and goes through the rule"
+        return Decay("in_gradient", 0.0, setting, setting, "", words)
+    return Decay("unknown", 0.0, 0.0, setting, "", "the update depends on the weights")
+
+
+def _setting(subject: Subject) -> float | None:
+    found = subject.settings.get("weight_decay")
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _unit(share: float, lr: float, by: str) -> float:
+    return share if by == "weight_decay" else share / lr
+
+
+def _by(share: float, lr: float, setting: float | None) -> str:
+    if not setting:
+        return ""
+    if abs(share / (lr * setting) - 1.0) < AGREES:
+        return "lr * weight_decay"
+    return "weight_decay" if abs(share / setting - 1.0) < AGREES else ""
