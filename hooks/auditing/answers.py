@@ -37,12 +37,14 @@ def answers(measured: Measured, ranks: Ranks | Failure) -> dict[str, Answer]:
         ),
         "writes_gradient": _found(
             measured.writes,
-            lambda writes: Answer(writes, "p.grad after the step" + (" differs" if writes else "")),
+            lambda writes: Answer(
+                writes, f"p.grad is {'another' if writes else 'the same'} after the step"
+            ),
         ),
         "rank_invariant": _found(
             ranks,
             lambda one: Answer(
-                _or_unknown(one.agree), "; ".join(f"{k}: {v}" for k, v in one.cases.items())
+                _or_unknown(one.agree), "; ".join(_short(*case) for case in one.cases.items())
             ),
         ),
     }
@@ -50,6 +52,11 @@ def answers(measured: Measured, ranks: Ranks | Failure) -> dict[str, Answer]:
 
 def _found(value: T | Failure, say: Callable[[T], Answer]) -> Answer:
     return Answer(UNKNOWN, value.why) if isinstance(value, Failure) else say(value)
+
+
+def _short(name: str, said: str) -> str:
+    """A case of two ranks without the text of an error."""
+    return f"{name}: {'raises' if said.startswith('raises') else said}"
 
 
 def _or_unknown(value: Any) -> Any:
@@ -63,7 +70,10 @@ def _orthogonalization(measured: Measured) -> dict[str, Answer]:
         return dict.fromkeys(
             ("orthogonalizes", "polynomial", "ns_steps", "singular_value_band"), failed
         )
-    spread = f"of singular values 1 to {1 / BAND_FROM:.0f} come 1 to {curve.spread:.3g}"
+    spread = (
+        f"singular values that span a factor of {1 / BAND_FROM:.0f} come out within "
+        f"{curve.spread:.3g}"
+    )
     if model is None:
         nearest = _nearest(measured.tall)
         unknown = Answer(UNKNOWN, nearest)
@@ -102,7 +112,7 @@ def _orthogonalization(measured: Measured) -> dict[str, Answer]:
         "polynomial": Answer(UNKNOWN if variant is None else variant.name, distance),
         "ns_steps": Answer(UNKNOWN if variant is None else variant.steps or None, distance),
         "singular_value_band": Answer(
-            band, f"of singular values from {BAND_FROM} of the norm on{unit}", tolerance=0.05
+            band, f"of singular values above {BAND_FROM} of the norm{unit}", tolerance=0.05
         ),
     }
 
@@ -125,10 +135,13 @@ def _normalization(measured: Measured) -> dict[str, Answer]:
         unknown = Answer(UNKNOWN, model.words)
         return {"normalization": unknown, "neuron_axis": unknown}
     tall, wide = after(measured.tall, model), after(measured.wide, model)
-    said = f"{tall} of tall matrices, {wide} of wide ones"
+    said = f"{tall} on tall matrices, {wide} on wide ones"
     return {
         "normalization": Answer(tall, said if tall != wide else model.words),
-        "neuron_axis": Answer(AXES.get((str(tall), str(wide)), UNKNOWN), said),
+        "neuron_axis": Answer(
+            AXES.get((str(tall), str(wide)), UNKNOWN),
+            said if tall != wide else "the same on tall and wide matrices",
+        ),
     }
 
 
@@ -152,10 +165,9 @@ def _momentum(measured: Measured) -> dict[str, Answer]:
     names = ("momentum", "momentum_form", "nesterov")
     if isinstance(found, Failure):
         return dict.fromkeys(names, Answer(UNKNOWN, found.why))
-    said = (
-        f"a gradient weighs {found.newest:.4g} of the newest one, and {found.older:.4g} of the "
-        "next one, further back"
-    )
+    ahead = f"the gradient before the newest weighs {found.newest:.4g} of it"
+    if found.nesterov:
+        ahead += ": momentum^2 / (1 + momentum)"
     forms = {
         "ema": "the state after a first gradient G is (1 - momentum) * G",
         "heavy_ball": "the state after a first gradient G is G",
@@ -164,10 +176,12 @@ def _momentum(measured: Measured) -> dict[str, Answer]:
     }
     return {
         "momentum": Answer(
-            UNKNOWN if found.decay is None else _digits(found.decay, 4), said, 0.002
+            UNKNOWN if found.decay is None else _digits(found.decay, 4),
+            f"further back, each weighs {found.older:.4g} of the next",
+            0.002,
         ),
         "momentum_form": Answer(found.form, forms[found.form]),
-        "nesterov": Answer(_or_unknown(found.nesterov), said),
+        "nesterov": Answer(_or_unknown(found.nesterov), ahead),
     }
 
 
@@ -187,7 +201,7 @@ def _second(measured: Measured) -> Answer:
         1.0: f"squares of {of} are added up and never forgotten",
     }
     said = words.get(found.decay, f"a running mean of squares of {of}")
-    return Answer(_digits(found.decay, 3), said, 0.005)
+    return Answer(_digits(found.decay, 4), said, 0.002)
 
 
 def _decay(measured: Measured) -> dict[str, Answer]:

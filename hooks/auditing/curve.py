@@ -68,19 +68,23 @@ def measure_curve(subject: Subject, *, transposed: bool) -> Curve:
     Raises:
         StepFailed: a step failed, or moved nothing.
     """
-    inputs, outputs = [], []
+    inputs: list[Matrix] = []
+    outputs: list[Matrix] = []
     for values in spectra():
         given = scaled(values)
         update = subject.update(given.T if transposed else given)
-        inputs.append(np.abs(narrow(values)) / np.linalg.norm(given))
-        outputs.append(responses(update.T if transposed else update))
-        if not outputs[-1].any():
+        found = responses(update.T if transposed else update)
+        if not found.any():
             raise StepFailed("the update has nothing of the directions of its gradient")
-        outputs[-1] /= _level(inputs[-1], outputs[-1])
+        inputs.append(np.abs(narrow(values)) / np.linalg.norm(given))
+        outputs.append(
+            found * _level(inputs[-1], found, inputs[0], outputs[0] if outputs else found)
+        )
     x, y = np.concatenate(inputs), np.concatenate(outputs)
     order = np.argsort(x)
     x, y = x[order], y[order]
     inside = y[x >= BAND_FROM]
+    y = y / (float(np.sqrt(np.mean(inside**2))) or 1.0)
     low, high = float(inside.min()), float(inside.max())
     return Curve(x, y, high / low if low > 0 else np.inf)
 
@@ -104,9 +108,12 @@ def published(inputs: Matrix) -> list[Curve]:
     return [Curve(inputs, one(inputs), 1.0) for one in common]
 
 
-def _level(inputs: Matrix, outputs: Matrix) -> float:
-    """One gradient's scale: what a rescale makes of it is another question."""
-    return float(np.sqrt(np.mean(outputs[inputs >= BAND_FROM] ** 2))) or 1.0
+def _level(inputs: Matrix, outputs: Matrix, known: Matrix, wanted: Matrix) -> float:
+    """What brings a gradient's outputs onto those of the first: a rescale gives each its size."""
+    shared = (inputs >= known[0]) & (inputs <= known[-1])
+    there = np.interp(np.log(inputs[shared]), np.log(known), wanted)
+    size = float(outputs[shared] @ outputs[shared])
+    return float(there @ outputs[shared]) / size if size else 1.0
 
 
 @dataclass(frozen=True, slots=True)

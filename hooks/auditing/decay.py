@@ -98,7 +98,7 @@ def _named(
     share = float((first * weights).sum() / (weights**2).sum())
     if share > 0 and max(difference(one, share * weights) for one in (first, second)) < AGREES:
         by = _by(share, lr, setting)
-        words = f"W is multiplied by 1 - {share:.3g}" + (f", 1 - {by}" if by else "")
+        words = f"W is multiplied by 1 - {share:.3g}" + (f", which is 1 - {by}" if by else "")
         return Decay("decoupled", share, _unit(share, lr, by), setting, by, words)
     agree = np.sign(update) == np.sign(weights)
     share *= weights.size / max(int(agree.sum()), 1)

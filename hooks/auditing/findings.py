@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optgeom.hooks.auditing.measuring import Failure, Measured
-from optgeom.hooks.auditing.ranks import EDGE, Ranks
+from optgeom.hooks.auditing.ranks import Ranks
 from optgeom.hooks.auditing.report import UNKNOWN, Answer, AuditFinding
 from optgeom.hooks.auditing.subject import Subject
 
@@ -156,8 +156,7 @@ def _ranks(ranks: Ranks | Failure) -> Iterator[AuditFinding]:
         if said.startswith("hangs") or said.startswith("a rank died"):
             yield AuditFinding("severe", f"two ranks, {name}: {said}")
         elif said.startswith("raises"):
-            shown = said if name == EDGE or len(said) < 120 else f"{said[:117]}..."
-            yield AuditFinding("note", f"two ranks, {name}: {shown}")
+            yield AuditFinding("note", f"two ranks, {name}: {said.partition('. ')[0]}")
 
 
 def _habits(subject: Subject, answers: Mapping[str, Answer]) -> Iterator[AuditFinding]:

@@ -110,10 +110,10 @@ def measure_scale(subject: Subject, model: Model, variant: Variant) -> Scale:
         means = {shape: one / level for shape, one in means.items()}
     factor, wrong, factor_words = _factor(means)
     words = (
-        "a normalization and what went into it are of one size"
+        "what is normalized keeps its Frobenius norm, but for the factor of the shape"
         if normalizes
         else (
-            "nothing was divided after the orthogonalization"
+            "nothing is normalized that would be rescaled"
             if model.curve is not None
             else "the update is as large as the gradient makes it"
         )

@@ -82,9 +82,24 @@ def measure_second_moment(
 
 
 GROUPS, ROWS = SHORT, SIDE // SHORT
-# integers that bfloat16 has, and of one norm: 179^2 + 3 * 19^2 = 4 * 91^2
-_UNEVEN = np.tile([179.0, 19.0, 19.0, 19.0], (GROUPS, 1))
-_EVEN = np.full((GROUPS, ROWS), 91.0)
+# (a, b, c) with a^2 + 3 b^2 = 4 c^2: the rows (a, b, b, b) and (c, c, c, c) have one norm, in
+# integers that bfloat16 has. Several, so that what an iteration rounds of each averages out; times
+# powers of two, so that they are of about one size.
+_TRIPLES = np.array(
+    [
+        (92, 28, 52),
+        (104, 24, 56),
+        (118, 22, 62),
+        (83, 13, 43),
+        (74, 10, 38),
+        (143, 17, 73),
+        (179, 19, 91),
+        (73, 7, 37),
+    ],
+    np.float64,
+)
+_UNEVEN = np.repeat(_TRIPLES[:, [0, 1, 1, 1]], GROUPS // len(_TRIPLES), axis=0)
+_EVEN = np.repeat(_TRIPLES[:, [2, 2, 2, 2]], GROUPS // len(_TRIPLES), axis=0)
 
 
 def _driven(targets: list[Matrix], *, momentum: float, nesterov: bool) -> Iterator[Matrix]:

@@ -217,7 +217,10 @@ def made(factory: Factory, parameters: list[nn.Parameter]) -> Any:
     try:
         optimizer = factory(parameters)
     except Exception as error:
-        raise AuditError(f"the factory raised {said(error)}") from error
+        raise AuditError(
+            f"it cannot be made of a list of parameters: {said(error)}. If it wants groups with a "
+            "mark, make them in the factory, or say --group use_muon=true"
+        ) from error
     if not callable(getattr(optimizer, "step", None)):
         raise AuditError(
             f"the factory returned {type(optimizer).__name__}, which has no step(): it takes a "
