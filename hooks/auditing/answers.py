@@ -177,7 +177,8 @@ def _momentum(measured: Measured) -> dict[str, Answer]:
     return {
         "momentum": Answer(
             UNKNOWN if found.decay is None else _digits(found.decay, 4),
-            f"further back, each weighs {found.older:.4g} of the next",
+            f"{ahead}; " * (found.decay is None)
+            + f"further back, each weighs {found.older:.4g} of the next",
             0.002,
         ),
         "momentum_form": Answer(found.form, forms[found.form]),
@@ -191,7 +192,9 @@ def _second(measured: Measured) -> Answer:
         return Answer(None, "it does not normalize")
     if isinstance(found, Failure):
         return Answer(UNKNOWN, found.why)
-    of = "the orthogonalized momentum" if found.of == "orthogonalized" else "the gradient"
+    orthogonalizes = measured.model is not None and measured.model.curve is not None
+    entering = "the orthogonalized momentum" if orthogonalizes else "the momentum"
+    of = entering if found.of == "input" else "the gradient"
     if found.decay is None:
         return Answer(
             UNKNOWN, f"{found.nearest:.4g} is nearest, and leaves {found.distance:.2g} unexplained"

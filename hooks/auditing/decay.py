@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from optgeom.hooks.auditing.inputs import uneven
-from optgeom.hooks.auditing.subject import Matrix, Subject, difference
+from optgeom.hooks.auditing.subject import Matrix, Subject, Trial, difference
 
 DecayForm = Literal["none", "decoupled", "in_gradient", "cautious", "unknown"]
 
@@ -17,6 +18,8 @@ AGREES = 0.02
 """Relative distance of two decays that count as the same."""
 
 STEPS = 3
+RESOLVED = 1e-3
+"""A smaller lr * weight_decay is scaled up to this, since float32 weights would hide it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,18 @@ class Decay:
     by: str
     words: str
 
+    def over(self, times: float) -> Decay:
+        """The same where the setting had been multiplied."""
+        if times == 1.0 or self.setting is None:
+            return self
+        return replace(
+            self,
+            factor=self.factor / times,
+            coefficient=self.coefficient / times,
+            setting=self.setting / times,
+            words=f"{self.words} (with weight_decay {times:.3g} times as large)",
+        )
+
 
 def measure_decay(subject: Subject) -> Decay:
     """Compare the steps of one gradient with and without a decay.
@@ -56,45 +71,48 @@ def measure_decay(subject: Subject) -> Decay:
     weights: Matrix = np.sign(uneven(*SIDES, seed=12)) * np.linspace(0.5, 1.0, SIDES[1])
     weights = weights.astype(np.float32).astype(np.float64)
     setting = _setting(subject)
-    moved = subject.trial(weights).steps([gradient] * STEPS)
+    times = max(1.0, RESOLVED / (subject.lr * setting)) if setting else 1.0
+    moved = _with_decay(subject, weights, setting, times).steps([gradient] * STEPS)
     idle = subject.trial(np.zeros(SIDES)).steps([gradient] * STEPS)
     rounding = (3e-7 if subject.is_single else 1e-2) * float(np.linalg.norm(weights))
     controls = [idle]
     if setting:
-        trial = subject.trial(weights)
-        for group in trial.optimizer.param_groups:
-            group["weight_decay"] = 0.0
-        controls.insert(0, trial.steps([gradient] * STEPS))
+        without = _with_decay(subject, weights, setting, 0.0)
+        controls.insert(0, without.steps([gradient] * STEPS))
     for control in controls:
         pulls = [subject.lr * (one - other) for one, other in zip(moved, control, strict=True)]
         if not np.isfinite(pulls).all():
             return Decay("unknown", 0.0, 0.0, setting, "", "the update is not finite")
         if max(float(np.linalg.norm(one)) for one in pulls) > rounding:
-            is_decay = control is not idle
-            return _named(pulls[1], pulls[2], weights, idle[1], subject.lr, setting, is_decay)
+            if control is idle:  # the setting makes no difference
+                return _named(pulls[1:], weights, idle[1], subject.lr, None)
+            found = _named(pulls[1:], weights, idle[1], subject.lr, times * (setting or 0.0))
+            return found.over(times)
     return Decay("none", 0.0, 0.0, setting, "", "weights move as zero weights do")
 
 
+def _with_decay(subject: Subject, weights: Matrix, setting: float | None, times: float) -> Trial:
+    """A trial whose groups have another weight decay, so that float32 can show it, or none."""
+    trial = subject.trial(weights)
+    if setting and times != 1.0:
+        for group in trial.optimizer.param_groups:
+            group["weight_decay"] = setting * times
+    return trial
+
+
 def _named(
-    first: Matrix,
-    second: Matrix,
-    weights: Matrix,
-    update: Matrix,
-    lr: float,
-    setting: float | None,
-    is_decay: bool,
+    pulls: Sequence[Matrix], weights: Matrix, update: Matrix, lr: float, setting: float | None
 ) -> Decay:
     """What two pulls on the same weights are.
 
     Args:
-        first: W without the decay minus W with it, after the second step.
-        second: after the third.
+        pulls: W without the decay minus W with it, after the second step and after the third.
         weights: before both.
         update: of the second step, without a decay.
         lr: the learning rate.
-        setting: the group's `weight_decay`.
-        is_decay: whether the setting alone makes the difference.
+        setting: the `weight_decay` that alone makes the difference; None where something else does.
     """
+    first, second = pulls
     share = float((first * weights).sum() / (weights**2).sum())
     if share > 0 and max(difference(one, share * weights) for one in (first, second)) < AGREES:
         by = _by(share, lr, setting)
@@ -106,7 +124,7 @@ def _named(
         by = _by(share, lr, setting)
         words = f"W is multiplied by 1 - {share:.3g} where it has the update's sign"
         return Decay("cautious", share, _unit(share, lr, by), setting, by, words)
-    if is_decay and setting:
+    if setting:
         words = "the decay is added to the gradient, and goes through the rule"
         return Decay("in_gradient", 0.0, setting, setting, "", words)
     return Decay("unknown", 0.0, 0.0, setting, "", "the update depends on the weights")

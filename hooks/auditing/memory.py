@@ -19,6 +19,10 @@ Form = Literal["ema", "heavy_ball", "none", "unknown"]
 
 LEAST, MOST = 1e-3, 1e3
 STAGES = 4
+LENGTH = 7
+CLEAR = 0.02
+"""Weighted sums below this share of the largest are too near to zero for a sign."""
+
 AGREES = 0.02
 """Relative difference of two weights that count as the same: bfloat16 buffers round by 0.4 %."""
 
@@ -30,8 +34,9 @@ class Momentum:
     Attributes:
         newest: weight of the gradient before the newest, over that of the newest.
         older: weight of each gradient over that of the next one, further back.
-        decay: the momentum coefficient; None where the weights follow no known rule.
-        nesterov: whether the newest gradient is mixed in once more; None where unknown.
+        decay: the momentum coefficient; None where the weights follow no known rule, or do not
+            predict the updates of another sequence.
+        nesterov: whether the newest gradient is mixed in once more; None as `decay`.
         form: what the buffer holds; "unknown" where neither the update nor the state shows it.
     """
 
@@ -51,6 +56,8 @@ def measure_momentum(subject: Subject, *, transposed: bool = False) -> Momentum:
     newest = _ratio(subject, after=0, transposed=transposed)
     older = _ratio(subject, after=1, transposed=transposed)
     decay, nesterov = _rule(newest, older)
+    if not _predicts(subject, newest, older, transposed=transposed):
+        decay = nesterov = None
     form: Form = "none" if decay == 0.0 else _form(subject, decay)
     return Momentum(newest, older, decay, nesterov, form)
 
@@ -66,7 +73,20 @@ def _rule(newest: float, older: float) -> tuple[float | None, bool | None]:
     ahead = older**2 / (1.0 + older)
     if abs(newest / ahead - 1.0) < AGREES:
         return older, True
-    return older, None
+    return None, None
+
+
+def _predicts(subject: Subject, newest: float, older: float, *, transposed: bool) -> bool:
+    """Whether the weights tell the signs of the responses to gradients of random amplitudes."""
+    amplitudes = np.random.default_rng(18).standard_normal((LENGTH, SIDE))
+    sequence = [row[:, None] * scaled(np.ones(SIDE)) for row in amplitudes]
+    update = subject.updates([one.T for one in sequence] if transposed else sequence)[-1]
+    found = responses(update.T if transposed else update)
+    back = np.arange(LENGTH - 1)[::-1]
+    weights = np.append(newest * np.power(older, back, where=back > 0, out=np.ones(len(back))), 1.0)
+    wanted = weights @ amplitudes
+    clear = np.abs(wanted) > CLEAR * np.abs(wanted).max()
+    return bool((np.sign(found[clear]) == np.sign(wanted[clear])).all())
 
 
 def _ratio(subject: Subject, *, after: int, transposed: bool) -> float:
@@ -81,8 +101,10 @@ def _ratio(subject: Subject, *, after: int, transposed: bool) -> float:
         found = _signs(subject, amplitudes, after=after, transposed=transposed)
         if not np.isfinite(found).all():
             raise StepFailed("the update is not finite after a sequence of gradients")
-        if not found.any():  # nothing but the newest gradient counts, and that was zero
-            return 0.0
+        if not found.any():
+            if after:  # nothing but the newest gradient counts, and that was zero
+                return 0.0
+            raise StepFailed("its first two steps move nothing")
         positive = np.flatnonzero(found > 0)
         if not len(positive):
             return 0.0

@@ -88,7 +88,7 @@ def measure_scale(subject: Subject, model: Model, variant: Variant) -> Scale:
             rms.append(size / math.sqrt(math.prod(shape)))
     if normalizes and _spread(rms) < CONSTANT:
         level = float(np.mean(rms))
-        if _follows(subject) < CONSTANT:
+        if _changes(subject, orthogonalizes=model.curve is not None) < CONSTANT:
             words = f"every update has a root mean square of {level:.3g}, of every shape"
             return Scale("rms", level, "none", words, words)
         words = (
@@ -138,13 +138,18 @@ def _size(gradient: Matrix, model: Model, variant: Variant) -> float:
     return float(np.linalg.norm(variant(values / np.linalg.norm(values))))
 
 
-def _follows(subject: Subject) -> float:
-    """How much the size changes from a first update to that of a matrix of low rank after ten."""
+def _changes(subject: Subject, *, orthogonalizes: bool) -> float:
+    """How much the size of an update depends on the steps before, relative.
+
+    What is orthogonalized is of one size but for its rank; ten matrices of full rank go before one
+    of low rank, so large that the momentum is forgotten. Otherwise ten small gradients follow ten
+    large ones.
+    """
     rows, cols = TALL
-    full = uneven(rows, cols, seed=9)
-    low = uneven_groups(rows, cols, seed=10)
-    low *= 1e4 * np.linalg.norm(full) / np.linalg.norm(low)  # so that the momentum is forgotten
-    updates = subject.updates([full] * 10 + [low])
+    full, low = uneven(rows, cols, seed=9), uneven_groups(rows, cols, seed=10)
+    low *= 1e4 * np.linalg.norm(full) / np.linalg.norm(low)
+    after = [low] if orthogonalizes else [1e-3 * full] * 10
+    updates = subject.updates([full] * 10 + after)
     sizes = [float(np.linalg.norm(one)) for one in (updates[0], updates[-1])]
     if not all(np.isfinite(sizes)) or not all(sizes):
         raise StepFailed("the update is zero or not finite after ten steps")

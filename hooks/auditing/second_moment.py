@@ -27,7 +27,8 @@ class SecondMoment:
     Attributes:
         decay: of the running mean of squares; 0 where only the newest counts, 1 where none is ever
             forgotten; None where no decay explains the updates.
-        of: "orthogonalized" or "gradient": whose squares are averaged.
+        of: "input" or "gradient": whose squares are averaged, those of what is divided or those of
+            the raw gradient.
         distance: root mean square of the logarithm of measured over predicted sizes, the best.
         nearest: the decay there.
     """
@@ -71,7 +72,7 @@ def measure_second_moment(
     if orthogonalizes:
         entering = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in entering]
     found = []
-    for of in ("orthogonalized", "gradient") if orthogonalizes else ("gradient",):
+    for of in ("input", "gradient"):
         squared = [_norms(one) for one in given] if of == "gradient" else entering
 
         decay, distance = _fitted(sizes, entering, squared)
