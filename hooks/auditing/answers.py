@@ -63,42 +63,28 @@ def _or_unknown(value: Any) -> Any:
     return UNKNOWN if value is None else value
 
 
+_OUTPUTS = ("polynomial", "ns_steps", "singular_value_band")
+"""What is asked of the singular values that come out."""
+
+
 def _orthogonalization(measured: Measured) -> dict[str, Answer]:
     curve, model = measured.curve, measured.model
-    if isinstance(curve, Failure):
-        failed = Answer(UNKNOWN, curve.why)
-        return dict.fromkeys(
-            ("orthogonalizes", "polynomial", "ns_steps", "singular_value_band"), failed
-        )
+    if isinstance(curve, Failure) or model is None:
+        why = curve.why if isinstance(curve, Failure) else _nearest(measured.tall)
+        return dict.fromkeys(("orthogonalizes", *_OUTPUTS), Answer(UNKNOWN, why))
     spread = (
         f"singular values that span a factor of {1 / BAND_FROM:.0f} come out within "
         f"{curve.spread:.3g}"
     )
-    if model is None:
-        nearest = _nearest(measured.tall)
-        unknown = Answer(UNKNOWN, nearest)
-        return dict.fromkeys(
-            ("orthogonalizes", "polynomial", "ns_steps", "singular_value_band"), unknown
-        )
     if model.curve is None or curve.orthogonalizes is False:
-        no = Answer(None, "it does not orthogonalize")
+        no = dict.fromkeys(_OUTPUTS, Answer(None, "it does not orthogonalize"))
         said = model.words if model.curve is None else spread
-        return {
-            "orthogonalizes": Answer(False, said),
-            "polynomial": no,
-            "ns_steps": no,
-            "singular_value_band": no,
-        }
-    best = measured.names[0]
+        return {"orthogonalizes": Answer(False, said), **no}
     if model.after == "elementwise":
-        hidden = Answer(UNKNOWN, "what comes out of a singular value is hidden by signs of entries")
-        return {
-            "orthogonalizes": Answer(True, model.words),
-            "polynomial": hidden,
-            "ns_steps": hidden,
-            "singular_value_band": hidden,
-        }
-    variant = named(measured.names)
+        why = "what comes out of a singular value is hidden by signs of entries"
+        hidden = dict.fromkeys(_OUTPUTS, Answer(UNKNOWN, why))
+        return {"orthogonalizes": Answer(True, model.words), **hidden}
+    best, variant = measured.names[0], named(measured.names)
     steps = f", {best.variant.steps} steps" if best.variant.steps else ""
     distance = f"{best.distance:.2g} away from {best.variant.name}{steps}"
     inside = curve.outputs[curve.inputs >= BAND_FROM]

@@ -113,16 +113,11 @@ class Structure:
     """What was found on matrices of one shape.
 
     Attributes:
-        shape: of the matrices.
         fits: of all models: first those that explain the updates, the plainest of them first, then
             the others by their distance.
-        ranks: "any", or "full" where only matrices of full rank are explained: an SVD fills up
-            the directions that a matrix lacks.
     """
 
-    shape: tuple[int, int]
     fits: tuple[Fit, ...]
-    ranks: Literal["any", "full"]
 
     @property
     def explained(self) -> tuple[Model, ...]:
@@ -157,20 +152,17 @@ def gradients(shape: tuple[int, int]) -> list[Matrix]:
 def measure_structure(subject: Subject, curve: Curve, shape: tuple[int, int]) -> Structure:
     """Compare first updates with all models.
 
+    Where no model explains all of them, those of full rank alone count, if one explains these: an
+    SVD fills up the directions that a matrix of low rank lacks, at random.
+
     Raises:
         StepFailed: a step failed, or moved nothing.
     """
     given = gradients(shape)
     found = [subject.update(gradient) for gradient in given]
     every = _fits(models(curve), given, found)
-    if every[0].distance <= FITS:
-        return Structure(shape, every, "any")
-    full = _fits(models(curve), given[:2], found[:2])
-    return (
-        Structure(shape, full, "full")
-        if full[0].distance <= FITS
-        else Structure(shape, every, "any")
-    )
+    full = every if every[0].distance <= FITS else _fits(models(curve), given[:2], found[:2])
+    return Structure(full if full[0].distance <= FITS else every)
 
 
 def _fits(
