@@ -181,6 +181,7 @@ def _steps(
         world_size=world,
         timeout=timedelta(seconds=SECONDS / 2),
     )
+    dist.barrier()  # or the first to end hangs up on one that is still connecting
     rows, cols = shape
     weights = torch.zeros(rows, cols, dtype=subject.dtype)
     parameter = nn.Parameter(_placed(weights, how))
