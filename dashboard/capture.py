@@ -17,10 +17,22 @@ if TYPE_CHECKING:
 # A group's members, not its settings: the layers are listed elsewhere, thousands of them too.
 _LISTS = ("params", "param_names")
 LATER = "\N{EM DASH}"
+NOT_ITS = ""
+"""A setting of the training, which a computed run had none of."""
+COMPUTED = "computed \N{MIDDLE DOT} "
 
 
 LEFT_OUT = {"budget": False, "queue": True, "writer": True}
 """Why rows were left out, as the recorder names it, and whether its number is a running total."""
+
+
+MOMENTS = {
+    "recorded": "the run's own",
+    "start": "exact since the run's first step",
+    "burst": "from consecutive steps",
+    "short": "not known",
+}
+"""What a computed run's second moment rests on."""
 
 
 class Row(NamedTuple):
@@ -31,8 +43,8 @@ class Row(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether the runs disagree."""
-        return len(set(self.values)) > 1
+        """Whether the runs disagree; a setting that a computed run cannot have is no matter."""
+        return len(set(self.values) - {NOT_ITS}) > 1
 
 
 def configuration(traces: Sequence[Trace]) -> tuple[Row, ...]:
@@ -43,12 +55,17 @@ def configuration(traces: Sequence[Trace]) -> tuple[Row, ...]:
     """
     each = [_settings(trace) for trace in traces]
     names = dict.fromkeys(name for settings in each for name in settings)
-    return tuple(Row(name, tuple(settings.get(name, LATER) for settings in each)) for name in names)
+    ordered = sorted(names, key=lambda name: not name.startswith(COMPUTED))
+    lacking = [NOT_ITS if trace.info.computed else LATER for trace in traces]
+    return tuple(
+        Row(name, tuple(one.get(name, none) for one, none in zip(each, lacking, strict=True)))
+        for name in ordered
+    )
 
 
 def _settings(trace: Trace) -> dict[str, str]:
     info = trace.info
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = _computed(info.computed)
     for optimizer in info.optimizers:
         prefix = "optimizer" if len(info.optimizers) == 1 else f"optimizer {optimizer.name}"
         found[prefix] = optimizer.type.rpartition(".")[2]
@@ -62,6 +79,26 @@ def _settings(trace: Trace) -> dict[str, str]:
     found["processes"] = info.world_size
     found["command"] = " ".join(info.command)
     return {name: _written(value) for name, value in found.items()}
+
+
+def _computed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a computed run was made of, and how."""
+    told: dict[str, Any] = {
+        f"{COMPUTED}{key}": entry[key] for key in ("from", "rule", "what", "source") if key in entry
+    }
+    for key in ("input", "caveats"):
+        if entry.get(key):
+            each = [f"{what} ({whole(count)} layers)" for what, count in entry[key].items()]
+            told[f"{COMPUTED}{key}"] = "; ".join(each)
+    moment = entry.get("second_moment")
+    if moment:
+        each = [
+            f"{MOMENTS.get(how, how)} in {whole(count)} cells"
+            for how, count in moment.items()
+            if how != "steps_needed"
+        ]
+        told[f"{COMPUTED}second moment"] = "; ".join(each)
+    return told
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -126,7 +163,8 @@ def _state(trace: Trace) -> str:
     if attempts and attempts[-1].failed:
         said = [f"failed: {attempts[-1].failed}"]
     else:
-        said = ["ended" if trace.closed else ("running" if trace.is_live else "not closed")]
+        ended = "computed" if trace.info.computed else "ended"
+        said = [ended if trace.closed else ("running" if trace.is_live else "not closed")]
     stopped = scalar(trace, "capture_stopped")[0]
     if stopped.size:
         said.append(f"capture stopped at step {whole(int(stopped[-1]))}")

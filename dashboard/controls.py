@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from optgeom.dashboard.parts import mark
-from optgeom.figures.names import by_kind, layer_place, layer_titles, run_label, run_short
+from optgeom.dashboard.parts import computed_badge, mark
+from optgeom.figures.identity import computed_from, is_computed
+from optgeom.figures.names import by_kind, layer_place, layer_titles, run_label, run_short, shorten
 
 if TYPE_CHECKING:
     from optgeom.traces.info import LayerInfo
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 PAGES = {"/": "Balance", "/spectra": "Spectra", "/layers": "Layers", "/runs": "Runs"}
 """Path and title of each page, in the tabs' order."""
+
+
+PICKED = 10
+"""Characters of a run's name that a closed picker has room for."""
 
 
 def header(live: str) -> html.Header:
@@ -154,9 +159,18 @@ def _more() -> dmc.Popover:
 def run_options(traces: Sequence[Trace]) -> list[dict[str, str]]:
     """Return the options of a run picker."""
     return [
-        {"value": one.name, "label": run_short(one.name, limit=10), "full": run_label(one.name)}
+        {"value": one.name, "label": _picked(one), "full": run_label(one.name)}
+        | ({"badge": "computed"} if is_computed(one) else {})
         for one in traces
     ]
+
+
+def _picked(trace: Trace) -> str:
+    """Return a run's name as a closed picker has room for: of a computed one the rule."""
+    label = run_label(trace.name)
+    if is_computed(trace) and len(label) > PICKED:
+        return shorten(f"\N{HORIZONTAL ELLIPSIS}+{label.rpartition('+')[2]}", PICKED)
+    return run_short(trace.name, limit=PICKED)
 
 
 def run_mark(run: str | None, slots: Mapping[str, int], *, side: str) -> html.Span | None:
@@ -166,11 +180,19 @@ def run_mark(run: str | None, slots: Mapping[str, int], *, side: str) -> html.Sp
     return mark(slots[run], "a" if side == "a" else "b")
 
 
+def badge(trace: Trace) -> list[html.Span]:
+    """Return the badge of a computed run; nothing for a trained one."""
+    source = computed_from(trace)
+    return [computed_badge(run_label(source))] if source else []
+
+
 def more_options(traces: Sequence[Trace], slots: Mapping[str, int]) -> list[dmc.Checkbox]:
     """Return a box per run that is neither A nor B."""
     return [
         dmc.Checkbox(
-            label=html.Span([mark(slots[trace.name], "more"), " ", run_label(trace.name)]),
+            label=html.Span(
+                [mark(slots[trace.name], "more"), " ", run_label(trace.name), *badge(trace)]
+            ),
             value=trace.name,
             size="xs",
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from optgeom.figures.cells import value_at
 from optgeom.figures.formats import whole
-from optgeom.figures.identity import run_slots
+from optgeom.figures.identity import is_computed, run_slots
 from optgeom.figures.losses import scalar
 from optgeom.figures.reading import layer_in
 from optgeom.figures.statuses import when
@@ -53,13 +53,15 @@ class Value(NamedTuple):
         ('', 'not captured')
         """
         if self.step is None:
-            return "not captured"
+            return "computed, never trained" if self.status == UNTRAINED else "not captured"
         if self.status != "ok":
             return when(self.status, self.step)
         return "" if asked in (None, self.step) else f"step {whole(self.step)}"
 
 
 NOTHING = Value(None, None)
+UNTRAINED = "untrained"
+"""The status of what only training gives, such as a loss, of a computed run."""
 
 
 class Runs:
@@ -165,7 +167,7 @@ def loss_at(trace: Trace, step: int | None, *, name: str = "loss") -> Value:
     steps, values = scalar(trace, name)
     stop = len(steps) if step is None else int(np.searchsorted(steps, step, side="right"))
     if not stop:
-        return NOTHING
+        return NOTHING._replace(status=UNTRAINED) if is_computed(trace) else NOTHING
     value = float(values[stop - 1])
     status = "ok" if np.isfinite(value) else "non_finite"
     return Value(value, int(steps[stop - 1]), status=status)

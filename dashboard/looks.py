@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dash import html
 
+from optgeom.dashboard.controls import badge
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.parts import mark, side_of
 from optgeom.dashboard.view import View, nearest_stop, stops
@@ -81,5 +82,7 @@ def run_heading(runs: Runs, view: View, place: int) -> Any:
     trace = shown[place]
     dot = mark(runs.slots()[trace.name], side_of(place, len(shown)))
     return html.Span(
-        [dot, run_short(trace.name, limit=32)], title=run_label(trace.name), className="run-name"
+        [dot, run_short(trace.name, limit=32), *badge(trace)],
+        title=run_label(trace.name),
+        className="run-name",
     )

@@ -26,6 +26,11 @@ def mark(slot: int, side: Side = "b") -> html.Span:
     )
 
 
+def computed_badge(source: str) -> html.Span:
+    """Return the word that marks a run as computed, and what of."""
+    return html.Span("computed", className="badge", title=f"computed from {source}, never trained")
+
+
 def side_of(place: int, count: int) -> Side:
     """Return the side of the run at a place in the order A, B, further runs."""
     if count == 1:

@@ -7,7 +7,7 @@ other runs or layers change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from optgeom.dashboard.parts import side_of
@@ -20,19 +20,22 @@ FOLD_ABOVE = 40
 NARROW, WIDE = 10, 32
 
 
-def rows(what: LayerPairsInfo, layers: Sequence[LayerInfo]) -> dict[str, Any]:
+def rows(
+    what: LayerPairsInfo, layers: Sequence[LayerInfo], computed: Container[str] = ()
+) -> dict[str, Any]:
     """Return the rail's groups, rows and runs: what stays while steps go by.
 
     Args:
         what: the values that the figure ``layer_pairs`` draws too.
         layers: every layer of the shown runs.
+        computed: the runs among them that were never trained.
     """
     known = {layer.name: layer for layer in layers}
     groups = [group for group in what.groups if group.rows]
     return {
         "runs": [
             {"slot": slot, "side": side_of(place, len(what.runs)), "label": run_label(run)}
-            | {"short": run_short(run, limit=28), "name": run}
+            | {"short": run_short(run, limit=28), "name": run, "computed": run in computed}
             for place, (run, slot) in enumerate(zip(what.runs, what.slots, strict=True))
         ],
         "folded": sum(len(group.rows) for group in groups) > FOLD_ABOVE,

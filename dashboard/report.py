@@ -20,6 +20,7 @@ from optgeom.dashboard.report_page import Figure, Part, Report, Row, render
 from optgeom.dashboard.view import View, resolve
 from optgeom.figures import neuron_map, pairs
 from optgeom.figures.formats import whole
+from optgeom.figures.identity import titled
 from optgeom.figures.names import by_kind, layer_title, run_label
 from optgeom.figures.reading import find_layer, layer_in
 from optgeom.figures.theme import LIGHT
@@ -107,7 +108,7 @@ def _collect(
         parts=tuple(parts),
         pairs=Figure("", pairs.plot(layer_pairs, theme=LIGHT), words=pairs.words(layer_pairs)),
         loss=_figure(PICTURES["loss"], runs, view),
-        runs=tuple(run_label(trace.name) for trace in everything),
+        runs=tuple(titled(trace) for trace in everything),
         configuration=configuration(everything),
         cost=cost(everything),
     )
@@ -118,7 +119,7 @@ def _subtitle(traces: Sequence[Trace]) -> str:
     for trace in traces:
         last = trace.last_step
         reach = "no step yet" if last is None else f"to step {whole(last)}"
-        written.append(f"{run_label(trace.name)} {reach}")
+        written.append(f"{titled(trace)} {reach}")
     made = traces[0].info.versions.get("optgeom", "")
     return f"{', '.join(written)}. Captured by optgeom {made}.".replace(" .", ".")
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, quote, urlencode
 import numpy as np
 
 from optgeom.figures.arrays import NO_INTS, Ints
-from optgeom.figures.identity import algorithm
+from optgeom.figures.identity import algorithm, is_computed
 from optgeom.figures.reading import layer_in
 from optgeom.geometry.catalogue import METRICS
 
@@ -181,7 +181,7 @@ def _pair(view: View, traces: Sequence[Trace]) -> tuple[str | None, str | None]:
     b = view.b if view.b in names and view.b != a else None
     if a is None and b is None:
         first: dict[str, str] = {}
-        for trace in traces:
+        for trace in sorted(traces, key=is_computed):
             first.setdefault(algorithm(trace), trace.name)
         a, b = next(
             ((first[x], first[y]) for x, y in _PREFERRED if x in first and y in first),

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from optgeom.figures.names import run_label
+
 if TYPE_CHECKING:
     from optgeom.traces.store import Trace
 
@@ -53,5 +55,21 @@ def slots(algorithms: Mapping[str, str]) -> dict[str, int]:
 
 
 def run_slots(traces: Iterable[Trace]) -> dict[str, int]:
-    """Return a colour slot for each run of a folder."""
-    return slots({trace.name: algorithm(trace) for trace in traces})
+    """Return a colour slot for each run of a folder; trained runs choose before computed ones."""
+    ranked = sorted(traces, key=is_computed)
+    return slots({trace.name: algorithm(trace) for trace in ranked})
+
+
+def is_computed(trace: Trace) -> bool:
+    """Return whether a trace was computed from another run's, and never trained."""
+    return bool(trace.info.computed)
+
+
+def titled(trace: Trace) -> str:
+    """Return a run's name with the word that marks a computed one, where only text can stand."""
+    return f"{run_label(trace.name)} (computed)" if is_computed(trace) else run_label(trace.name)
+
+
+def computed_from(trace: Trace) -> str:
+    """Return the name of the run that a trace was computed from; "" for a trained one."""
+    return str(trace.info.computed.get("from", "")) if is_computed(trace) else ""

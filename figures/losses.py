@@ -13,6 +13,7 @@ from optgeom.figures import tables
 from optgeom.figures.arrays import Floats, Ints, extent
 from optgeom.figures.empty import empty
 from optgeom.figures.formats import hover_format, number, whole
+from optgeom.figures.identity import computed_from
 from optgeom.figures.labels import EndLabel, end_labels, margin_for
 from optgeom.figures.names import escape, run_label, run_short
 from optgeom.figures.reading import Missing, Source, as_traces, slot_map
@@ -93,8 +94,7 @@ def info(
     for trace in shown:
         steps, values = scalar(trace, name)
         if not steps.size:
-            what = f"{run_label(trace.name)} has no scalar called {name}."
-            missing.append(Missing(what, f"rec.log({name}={name}.item())"))
+            missing.append(_no_scalar(trace, name))
             continue
         x = _abscissa(trace, steps, against)
         if x is None:
@@ -120,6 +120,17 @@ def info(
         span,
         tuple(missing),
     )
+
+
+def _no_scalar(trace: Trace, name: str) -> Missing:
+    if source := computed_from(trace):
+        what = (
+            f"{run_label(trace.name)} is computed from {run_label(source)}: it was never trained, "
+            f"so it has no {name}."
+        )
+        return Missing(what, "", trace.name, f"computed, no {name}")
+    what = f"{run_label(trace.name)} has no scalar called {name}."
+    return Missing(what, f"rec.log({name}={name}.item())")
 
 
 def _within(curve: LossCurve, span: Span | None) -> LossCurve:

@@ -30,7 +30,13 @@ KIND_ORDER = (
     "head",
     "other",
 )
-_RUNS = {"normuon": "NorMuon", "muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
+_RUNS = {
+    "normuon": "NorMuon",
+    "muon": "Muon",
+    "adamw": "AdamW",
+    "sgd": "SGD",
+    "aurora": "Aurora",
+}
 
 
 def escape(text: str) -> str:
@@ -58,10 +64,10 @@ def shorten(text: str, limit: int) -> str:
 def run_label(run: str) -> str:
     """Return a run's name as it is written; the field's spelling for its optimizers.
 
-    >>> run_label("normuon"), run_label("lr 0.02")
-    ('NorMuon', 'lr 0.02')
+    >>> run_label("normuon"), run_label("lr 0.02"), run_label("muon+normuon")
+    ('NorMuon', 'lr 0.02', 'Muon+NorMuon')
     """
-    return _RUNS.get(run.lower(), run)
+    return "+".join(_RUNS.get(part.lower(), part) for part in run.split("+"))
 
 
 def run_short(run: str, *, limit: int = 16) -> str:

@@ -27,6 +27,7 @@ WORDS = {
     "unverified": "not verified",
     "incomplete": "not complete",
     "undefined": "not defined",
+    "no_second_moment": "not known (no second moment)",
 }
 """Status to words, as in "the update is WORDS at step 5"."""
 

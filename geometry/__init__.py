@@ -1,9 +1,8 @@
 """The mathematics: a matrix to a spectrum, a spectrum to a number, a trace to a table.
 
 torch appears only in the kernels; summaries of spectra and norms are numpy. Names resolve on
-first use, so that reading the catalogue imports no torch. `measure`, `analyze` and `compare` are
-modules here; the functions of those names are `optgeom.measure`, `optgeom.analyze` and
-`optgeom.compare`.
+first use, so that reading the catalogue imports no torch. `measure`, `analyze`, `compare` and
+`diagnose` are modules here; the functions of those names are in `optgeom`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from optgeom.geometry.compare import by_algorithm, by_kind
     from optgeom.geometry.comparison.result import Comparison
     from optgeom.geometry.context import Context
+    from optgeom.geometry.counterfactual.result import WhatIf
+    from optgeom.geometry.counterfactual.rule import Rule
+    from optgeom.geometry.diagnosis.finding import Diagnosis, Evidence, Finding
     from optgeom.geometry.finish import NormsRow, finish_norms
     from optgeom.geometry.floor import difference_floor, dispatch_floor
     from optgeom.geometry.measure import SpectrumRow, measure_norms, measure_spectrum
@@ -30,10 +32,15 @@ _HOMES = {
     "Band": "metric",
     "Comparison": "comparison.result",
     "Context": "context",
+    "Diagnosis": "diagnosis.finding",
+    "Evidence": "diagnosis.finding",
+    "Finding": "diagnosis.finding",
     "Metric": "metric",
     "NormsRow": "finish",
     "Partial": "partial",
+    "Rule": "counterfactual.rule",
     "SpectrumRow": "measure",
+    "WhatIf": "counterfactual.result",
     "by_algorithm": "compare",
     "by_kind": "compare",
     "columns": "catalogue",
@@ -50,10 +57,15 @@ __all__ = [
     "Band",
     "Comparison",
     "Context",
+    "Diagnosis",
+    "Evidence",
+    "Finding",
     "Metric",
     "NormsRow",
     "Partial",
+    "Rule",
     "SpectrumRow",
+    "WhatIf",
     "by_algorithm",
     "by_kind",
     "columns",

@@ -10,6 +10,12 @@ from optgeom.hooks.clock import Clocks
 MOST_THINNING = 1 << 16
 """Beyond this, thinning further saves nothing that could be measured."""
 
+DOUBLED = (
+    "norms alone exceed the budget of %.3g of the run: they are captured every %d steps from step "
+    "%d on, instead of every %d; a larger budget=, or None, keeps them"
+)
+"""What is said then, of the budget, the steps now, from where on, and the steps before."""
+
 SLACK = 1.1
 """What is measured of a part of the layers is not quite what all cost: without a gap between up
 and down, the thinning would swing over three powers where one just fits."""

@@ -35,6 +35,7 @@ from optgeom.hooks.observe import (
 )
 from optgeom.hooks.reading import IN_FLIGHT, Reading
 from optgeom.hooks.records import Polynomial, Records, detached, polynomial_of
+from optgeom.hooks.replicas import apart, digests
 from optgeom.hooks.scaler import loss_scale
 from optgeom.hooks.sharding import Ranks, is_sharded
 from optgeom.hooks.slot import Slot
@@ -252,14 +253,19 @@ class Capturing:
 
     def flags(self, capture: Capture) -> list[float]:
         """What this rank lacks and has of every target, for the ranks to agree on by maximum."""
+        told: list[float] = []
+        if self._ranks.size > 1:
+            told = digests(capture.targets, [], self._ranks.size)
+            with self._guard.harmless():
+                told = digests(capture.targets, capture.slots, self._ranks.size)
         if capture.reading is None:
-            return [float(name == "update") for _ in capture.targets for name in _HERE]
+            return [float(name == "update") for _ in capture.targets for name in _HERE] + told
         found: list[float] = []
         for slot in capture.slots:
             read = capture.read.get(slot.index)
             names = present(slot, capture.optimizer, self._stages) if read is None else read.names
             found += [float((name in names) != (name == "update")) for name in _HERE]
-        return found
+        return found + told
 
     @torch.no_grad()
     def end(self, capture: Capture, flags: Sequence[float]) -> None:
@@ -296,9 +302,25 @@ class Capturing:
         with self._guard.harmless():
             self._resolve(capture, found, wrong, counts, totals)
             self._records.norms(capture.measured)
+            self._tell(capture, flags[len(capture.targets) * len(_HERE) :])
         self._say_what_is_missing(capture)
         # only now: a busy background thread would slow the training thread's own measuring down
         self._submit(capture)
+
+    def _tell(self, capture: Capture, agreed: Sequence[float]) -> None:
+        """Scalars of the step: gradients it wrote to, and replicas that are not the same."""
+        if self._ranks.rank or capture.reading is None:
+            return
+        name = self._records.optimizers[self._layers[capture.targets[0].layers[0]].optimizer]
+        scalar = partial(self._records.writer.scalar, capture.step)
+        scalar(f"gradients_overwritten.{name}", sum(s.overwrote_gradient for s in capture.slots))
+        if self._ranks.size == 1:
+            return
+        compared = list(apart(capture.targets, agreed, self._ranks.size))
+        scalar(f"replicas_compared.{name}", len(compared))
+        for target, distance in compared:
+            if distance:
+                scalar(f"replicas_apart.{self._layers[target.layers[0]].parameter_name}", distance)
 
     def _owns(self, target: Target) -> bool:
         return self._ranks.owner(target.index) == self._ranks.rank

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -144,6 +145,20 @@ class Costs:
             background: CPU seconds of our threads so far; they count.
         """
         return (self.total + background) / max(self.elapsed, 1e-9)
+
+    def scalars(self, background: float, lost: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+        """What the trace keeps of a captured step.
+
+        Args:
+            background: CPU seconds of our threads so far.
+            lost: how many rows were left out, by reason.
+        """
+        yield "uncaptured_step_seconds", self.step_seconds
+        yield "capture_seconds", self.capture
+        yield "capture_share", self.share(background)
+        yield "background_seconds", background
+        for reason, count in lost.items():
+            yield f"rows_left_out.{reason}", float(count)
 
     def spent(self, background: float) -> Spent:
         """What the run so far and a capture of all layers cost this rank.

@@ -16,8 +16,9 @@ from typing import Any, Self
 
 import torch
 
+from optgeom.geometry.diagnosis.finding import Finding
 from optgeom.hooks.aside import Aside, aside, stand_aside
-from optgeom.hooks.budget import Budget, Spent
+from optgeom.hooks.budget import DOUBLED, Budget, Spent
 from optgeom.hooks.calls import intercepted
 from optgeom.hooks.capture import Capturing
 from optgeom.hooks.captured import Capture
@@ -26,6 +27,7 @@ from optgeom.hooks.costs import Costs, percent
 from optgeom.hooks.describe import Description, describe
 from optgeom.hooks.disk import ROOM_ENDS, raw_bytes
 from optgeom.hooks.ending import Ending
+from optgeom.hooks.findings import Findings
 from optgeom.hooks.forks import tell_children
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Decision, Layer
@@ -68,6 +70,7 @@ class Recorder:
         strict: bool,
         wait: bool,
         room: int,
+        findings: Findings,
     ) -> None:
         """Attach; use `optgeom.watch`, which checks the arguments."""
         self._optimizers = list(optimizers)
@@ -101,6 +104,8 @@ class Recorder:
         self._lock = threading.RLock()
         self._closed = False
         self._raised = False
+        self._findings = findings
+        self._to_tell: tuple[Finding, ...] = ()
         self._guard = Guard(partial(_record_stop, writer, weakref.ref(self)))
         self._costs = Costs()
         self._scalars = Scalars(writer, self._costs)
@@ -217,6 +222,8 @@ class Recorder:
             return
         self._detach()
         self._ending(error)
+        if error is None:
+            self._findings.tell(self._findings.last())
         self._raise_if_strict()
 
     def _detach(self) -> None:
@@ -326,13 +333,16 @@ class Recorder:
                     self._costs.inside += ended - begun
                     self._costs.outside += now - ended
                     self._has_stepped(place, now)
+        told, self._to_tell = self._to_tell, ()
+        self._findings.tell(told)
         self._raise_if_strict()
 
     def _end(self, capture: Capture) -> None:
         flags = self._capturing.flags(capture)
         spent = astuple(self._costs.spent(self._background))
-        mine = [float(self.failure is not None), float(self._writer.raw_bytes), *spent]
-        failed, raw, *agreed = self._ranks.agree([*mine, *flags], self._layers[0].parameter.device)
+        told = (self.failure is not None, self._findings.waiting, self._writer.raw_bytes)
+        mine = [*map(float, told), *spent, *flags]
+        failed, new, raw, *agreed = self._ranks.agree(mine, self._layers[0].parameter.device)
         self._spent, flags = Spent(*agreed[: len(spent)]), agreed[len(spent) :]
         self._raw_bytes = int(raw) * self._ranks.size + self._last_raw  # this capture's are to come
         if failed:
@@ -340,6 +350,8 @@ class Recorder:
                 self._guard.fail(RuntimeError("capture failed on another rank, see its log"))
             return
         self._capturing.end(capture, flags)
+        if new:  # on every rank at the same step, so that all of them may stop
+            self._to_tell = self._ranks.share(self._findings.take())
 
     # -- the recorder's own step, over all its optimizers --------------------------------------
 
@@ -399,21 +411,16 @@ class Recorder:
         costs.saved += self.failure is None
         self._writer.end_step(self._step)
         if self._ranks.rank == 0:
-            for name, value in (
-                ("uncaptured_step_seconds", costs.step_seconds),
-                ("capture_seconds", costs.capture),
-                ("capture_share", costs.share(self._background)),
-                ("background_seconds", self._background),
-                ("rows_left_out.budget", float(left_out)),
-                ("rows_left_out.queue", float(worker.dropped)),
-                ("rows_left_out.writer", float(sum(self._writer.dropped.values()))),
-            ):
+            lost = {"budget": left_out, "queue": worker.dropped}
+            lost["writer"] = sum(self._writer.dropped.values())
+            for name, value in costs.scalars(self._background, lost):
                 self._writer.scalar(self._step, name, value)
+        self._findings.look()
         self._keep_to_budget()
 
     @property
     def _background(self) -> float:
-        return self._worker.seconds + self._writer.seconds
+        return self._worker.seconds + self._writer.seconds + self._findings.seconds
 
     def _part(self, layers: Iterable[int]) -> float:
         return sum(self._weights[i] for i in layers)
@@ -422,14 +429,7 @@ class Recorder:
         clocks = self._budget.decide(self._clocks, self._weights, self._step, self._spent)
         changed = {(a, b) for a, b in zip(self._clocks, clocks, strict=True) if a != b}
         for before, after in changed:
-            self._warn(
-                "norms alone exceed the budget of %.3g of the run: they are captured every %d "
-                "steps from step %d on, instead of every %d; a larger budget=, or None, keeps them",
-                self._budget.share,
-                after.every,
-                self._step,
-                before.every,
-            )
+            self._warn(DOUBLED, self._budget.share, after.every, self._step, before.every)
         if changed:
             self._clocks = clocks
             self._due = next_capture(clocks, self._step + 1)

@@ -54,7 +54,8 @@ class Slot:
         fold: what the operations did so far.
         gradient: the rank's part of the gradient; a copy once the optimizer overwrites it.
         gradient_pointer: where the gradient lay, -1 without one.
-        gradient_lost: whether the optimizer overwrote it.
+        gradient_lost: whether the optimizer overwrote it, as far as operations showed it.
+        gradient_version: how often its memory had been written to when the step began.
         taps: stages that the optimizer handed over, whole.
         handed: the update, while the optimizer hands it over.
         by_tap: whether it did.
@@ -79,6 +80,7 @@ class Slot:
     gradient: Tensor | None = None
     gradient_pointer: int = -1
     gradient_lost: bool = False
+    gradient_version: int = 0
     taps: dict[str, Tensor] = field(default_factory=dict)
     handed: Tensor | None = None
     by_tap: bool = False
@@ -105,6 +107,7 @@ class Slot:
             grad = grad.to_dense()
         self.gradient = None if grad is None else local(grad.detach())
         self.gradient_pointer = -1 if self.gradient is None else self.gradient.data_ptr()
+        self.gradient_version = _version(self.gradient)
 
     def holds(self, other: object) -> bool:
         """Whether something is these weights: the same memory in the same geometry."""
@@ -112,6 +115,11 @@ class Slot:
         if plain is None or not plain.numel() or plain.data_ptr() != self.pointer:
             return False
         return address_of(plain) == address_of(self.weights)
+
+    @property
+    def overwrote_gradient(self) -> bool:
+        """Whether the step wrote to the gradient that it was given."""
+        return self.gradient_lost or _version(self.gradient) != self.gradient_version
 
     @property
     def source(self) -> Source:
@@ -163,3 +171,8 @@ class Slot:
         self.handed = self.kept = None
         self.fold.terms, self.fold.base = [], None
         self.taps = {}
+
+
+def _version(tensor: Tensor | None) -> int:
+    """How often a tensor's memory has been written to; 0 where nobody counts."""
+    return 0 if tensor is None or tensor.is_inference() else tensor._version

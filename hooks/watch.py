@@ -16,6 +16,7 @@ from optgeom.hooks.disabled import VARIABLE, Disabled, is_disabled
 from optgeom.hooks.disk import room_for_updates
 from optgeom.hooks.ending import announce, shown
 from optgeom.hooks.errors import WatchError
+from optgeom.hooks.findings import Findings, OnFinding
 from optgeom.hooks.layers import LayerFilter, select
 from optgeom.hooks.manifest import names_of, run_info
 from optgeom.hooks.observe import STAGES
@@ -45,6 +46,7 @@ def watch(
     strict: bool = False,
     run: str | None = None,
     config: Mapping[str, Any] | None = None,
+    on_finding: OnFinding | None = None,
 ) -> Recorder:
     """Record the geometry of what an optimizer does to a model, from the next step on.
 
@@ -76,6 +78,10 @@ def watch(
         strict: raise what would otherwise only stop the capture.
         run: the run's name; None: the last part of `out`.
         config: anything of JSON that should be kept beside the records.
+        on_finding: called with a `geometry.Finding` when the rules of docs/diagnose.md find
+            something, once per rule and severity: after a captured step, on every rank at the same
+            one, and at the end by rank 0. What it raises is raised from `optimizer.step()`, or from
+            `close`, so that a job may stop itself.
 
     Returns:
         The recorder: a context manager, to be closed after training.
@@ -86,6 +92,8 @@ def watch(
     """
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     _check(model, optimizers, stages, budget, start_step)
+    if on_finding is not None and not callable(on_finding):
+        raise WatchError(f"on_finding takes a function of one finding, got {on_finding!r}")
     if when_full not in (None, "drop", "wait"):
         raise WatchError(f'when_full must be "drop", "wait" or None, got {when_full!r}')
     given = Clock(
@@ -139,6 +147,7 @@ def watch(
         strict=strict,
         wait=wait,
         room=room,
+        findings=Findings(writer.path, on_finding, reads=ranks.rank == 0),
     )
 
 

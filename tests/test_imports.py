@@ -29,6 +29,7 @@ def _imported_by(code: str) -> set[str]:
         ("import optgeom.figures; optgeom.figures.spectrum", {"torch", "dash"}),
         ("import optgeom.dashboard.app", {"torch"}),
         ("import optgeom.geometry.catalogue", {"torch", "scipy", "dash", "plotly"}),
+        ("import optgeom; optgeom.diagnose", {"torch", "scipy", "dash", "plotly"}),
         ("import optgeom.hooks", {"dash", "plotly"}),
         ("import optgeom.optim", {"pyarrow", "dash", "optgeom.traces", "optgeom.geometry"}),
     ],

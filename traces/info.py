@@ -140,6 +140,8 @@ class RunInfo:
         config: what the trainer or the user wants kept beside the records.
         columns: table -> metric column -> Arrow type by name; the reader's schema.
         attempts: the writer's own business; filled in when a trace is made or resumed.
+        computed: of a trace that no run wrote, but `whatif` made of another one: from, rule,
+            settings, input, second_moment; else empty.
     """
 
     run: str
@@ -153,6 +155,7 @@ class RunInfo:
     config: Mapping[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     attempts: tuple[AttemptInfo, ...] = ()
+    computed: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -170,6 +173,7 @@ class RunInfo:
             "config": dict(self.config),
             "columns": {table: dict(names) for table, names in self.columns.items()},
             "attempts": [one.to_json() for one in self.attempts],
+            **({"computed": dict(self.computed)} if self.computed else {}),
         }
 
     @classmethod

@@ -143,7 +143,12 @@ window.dashMantineFunctions.stepLabel = (value, { steps }) => {
 
 // A picker has room for a short name; its list and its search know the whole one.
 window.dashMantineFunctions.fullName = ({ option }) =>
-  window.React.createElement("span", { className: "option" }, option.full || option.label);
+  window.React.createElement(
+    "span",
+    { className: "option" },
+    option.full || option.label,
+    option.badge && window.React.createElement("span", { className: "badge" }, option.badge),
+  );
 window.dashMantineFunctions.byFullName = ({ options, search }) => {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = (one) => {

@@ -42,6 +42,7 @@
       const one = make("span");
       one.title = run.name;
       one.append(mark(run), run.short);
+      if (run.computed) one.append(make("span", "badge", "computed"));
       named.append(one);
     }
     const scale = make("div", "rail-scale");

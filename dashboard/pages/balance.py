@@ -16,6 +16,7 @@ from optgeom.dashboard.parts import colour_bar, metric_help
 from optgeom.dashboard.picture import LAYER, Explained, Group, Picture, panel, stores
 from optgeom.dashboard.view import View
 from optgeom.figures import neuron_map, pairs, sorted_norms, spectra
+from optgeom.figures.identity import is_computed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -90,7 +91,8 @@ def rail_data(runs: Runs, view: View) -> tuple[dict[str, Any], dict[str, Any]]:
     traces = runs.some([run for run in (view.a, view.b) if run])
     what = pairs.info(traces, step=shown_step(view, traces), stage=view.stage, slots=runs.slots())
     layers = {layer.name: layer for trace in traces for layer in trace.layers}
-    return rail.rows(what, list(layers.values())), rail.values(what)
+    computed = [trace.name for trace in traces if is_computed(trace)]
+    return rail.rows(what, list(layers.values()), computed), rail.values(what)
 
 
 def _norms(runs: Runs, view: View) -> Seen | None:

@@ -15,7 +15,7 @@ from optgeom.dashboard.picture import RUNS, Explained, Group, Picture, panel, st
 from optgeom.dashboard.view import View
 from optgeom.figures import losses
 from optgeom.figures.formats import whole
-from optgeom.figures.names import run_label
+from optgeom.figures.identity import titled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,7 @@ def _columns(traces: Sequence[Trace]) -> list[dict[str, Any]]:
         *(
             {
                 "field": f"run{place}",
-                "headerName": run_label(trace.name),
+                "headerName": titled(trace),
                 "minWidth": 120,
                 "flex": 3,
             }

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from optgeom import dashboard, figures, geometry, hooks, optim, traces, trainer
     from optgeom.geometry.analyze import analyze
     from optgeom.geometry.compare import compare
+    from optgeom.geometry.diagnose import diagnose
     from optgeom.geometry.measure import measure
+    from optgeom.hooks.audit import audit
     from optgeom.hooks.recorder import Recorder
     from optgeom.hooks.watch import watch
+    from optgeom.rules import whatif
     from optgeom.traces.errors import OptgeomError
     from optgeom.traces.store import Trace, Traces, open_trace, open_traces
 
@@ -33,11 +36,14 @@ _HOMES = {
     "Trace": "optgeom.traces.store",
     "Traces": "optgeom.traces.store",
     "analyze": "optgeom.geometry.analyze",
+    "audit": "optgeom.hooks.audit",
     "compare": "optgeom.geometry.compare",
+    "diagnose": "optgeom.geometry.diagnose",
     "measure": "optgeom.geometry.measure",
     "open_trace": "optgeom.traces.store",
     "open_traces": "optgeom.traces.store",
     "watch": "optgeom.hooks.watch",
+    "whatif": "optgeom.rules",
 }
 
 __all__ = [
@@ -46,8 +52,10 @@ __all__ = [
     "Trace",
     "Traces",
     "analyze",
+    "audit",
     "compare",
     "dashboard",
+    "diagnose",
     "figures",
     "geometry",
     "hooks",
@@ -58,6 +66,7 @@ __all__ = [
     "traces",
     "trainer",
     "watch",
+    "whatif",
 ]
 
 

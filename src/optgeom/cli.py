@@ -18,13 +18,16 @@ from rich.logging import RichHandler
 import optgeom
 from optgeom.commands import keep, look, make
 from optgeom.commands.ask.analyze import analyze
+from optgeom.commands.ask.audit import audit
 from optgeom.commands.ask.compare import compare
+from optgeom.commands.ask.diagnose import diagnose
+from optgeom.commands.ask.whatif import whatif
 from optgeom.traces.errors import OptgeomError
 
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "make": (make.demo, make.train),
     "look": (look.dashboard, look.report),
-    "ask": (compare, analyze),
+    "ask": (audit, compare, diagnose, whatif, analyze),
     "keep": (keep.trace,),
 }
 

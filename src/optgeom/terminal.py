@@ -22,6 +22,10 @@ import optgeom
 
 if TYPE_CHECKING:
     from optgeom.geometry.comparison.result import Block
+    from optgeom.geometry.counterfactual.result import WhatIf
+    from optgeom.hooks.auditing.report import AuditReport
+
+_ARROW = "\N{RIGHTWARDS ARROW}"
 
 DEMO_ROWS = (
     ("update", "neuron_norm_cv"),
@@ -139,6 +143,30 @@ def _below(runs: Sequence[str], block: Block) -> Table:
     return table
 
 
+def whatif_tables(found: WhatIf) -> Iterator[RenderableType]:
+    """Applied against computed by kind of layer, a table per rule, and the answer in words."""
+    from optgeom.geometry.counterfactual.result import HEADS, shown
+
+    for name, rule in found.rules.items():
+        answers = found.has_answer(name)
+        medians = f": applied {_ARROW} computed, medians" if answers else ": no medians"
+        yield Text.assemble((rule.title, "bold"), f", computed from {found.trace.name}{medians}")
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for place, head in enumerate(HEADS):
+            table.add_column(Text(head), justify="right" if place else "left", overflow="fold")
+        for row in found.rows(name, "kind"):
+            table.add_row(*map(Text, shown(row)))
+        if answers:
+            yield table
+        yield ""
+        said = Table.grid(padding=(0, 1))
+        for finding in found.findings(name):
+            said.add_row("-", Text(finding))
+        said.add_row("-", Text(f"Written to {found.traces[name].path}"))
+        yield said
+        yield ""
+
+
 def demo_tables(traces: optgeom.Traces, steps: int) -> list[Table]:
     """What differs between the demo's runs: by kind of layer, and in the loss.
 
@@ -180,3 +208,62 @@ def _ending(opened: optgeom.Trace) -> tuple[str, str, str]:
         return format(found[-1], form) if found else "-"
 
     return ending("loss", ".3f"), ending("eval_loss", ".3f"), ending("capture_share", ".1%")
+
+
+AUDIT_SECTIONS = (
+    ("Direction", ("orthogonalizes", "polynomial", "ns_steps", "singular_value_band")),
+    ("Neurons", ("normalization", "neuron_axis", "second_moment_decay")),
+    ("Size", ("rescale", "rms", "shape_factor", "scale_invariant")),
+    ("Memory", ("momentum", "momentum_form", "nesterov")),
+    ("Weights", ("weight_decay", "decay_form", "writes_gradient", "rank_invariant")),
+)
+"""An audit's answers as they are read."""
+
+
+def audit_tables(report: AuditReport) -> Iterator[RenderableType]:
+    """What an audit found: the answers with what was measured, odd gradients, ranks, findings."""
+    settings = ", ".join(f"{name}={_plain(value)}" for name, value in report.settings.items())
+    yield Text.assemble((report.optimizer, "bold"), (f"  {settings}", "dim"))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, names in AUDIT_SECTIONS:
+        table.add_row(Text(f"\n{title}", "bold"))
+        for name in names:
+            answer = report.answers[name]
+            value = _plain(answer.value)
+            style = "dim" if value in ("unknown", "-") else "cyan"
+            table.add_row(Text(name), Text(value, style), Text(answer.measured, "dim"))
+    yield table
+    beside = [("Odd gradients", report.gradients), ("Two ranks", report.ranks)]
+    for title, cases in beside:
+        if cases:
+            listed = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+            listed.add_row(Text(f"\n{title}", "bold"))
+            for name, words in cases.items():
+                listed.add_row(Text(name), Text(words.partition(". ")[0]))
+            yield listed
+    yield ""
+    if not report.findings:
+        yield Text("Nothing was found that you should know before training.")
+    found = Table.grid(padding=(0, 1))
+    for finding in report.findings:
+        style = {"severe": "bold red", "warning": "bold yellow"}.get(finding.severity, "bold")
+        found.add_row(Text(finding.severity, style), Text(finding.text))
+    yield found
+
+
+def _plain(value: object) -> str:
+    """A value of an audit or of settings in a cell."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return f"{value[0]:g} to {value[1]:g}" if _is_band(value) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_band(value: list[object]) -> bool:
+    return len(value) == 2 and all(isinstance(one, float) for one in value)

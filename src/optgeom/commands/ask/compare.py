@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 import optgeom
+from optgeom.commands.ask.steps import steps_of
 from optgeom.terminal import comparison_tables
 from optgeom.traces.errors import OptgeomError
 
@@ -50,7 +51,7 @@ def compare(
     found = optgeom.compare(
         {name: opened[name] for name in names} if names else opened,
         stage=stage,
-        steps=_steps(steps),
+        steps=steps_of(steps),
         reference=reference,
         **wanted,
     )
@@ -61,18 +62,3 @@ def compare(
         for part in comparison_tables(found, console.width):
             console.print(part)
     sys.exit(0 if found.comparable else 1)
-
-
-def _steps(text: str | None) -> int | slice | None:
-    """The steps of FROM:TO, FROM:TO:EVERY or of a single number."""
-    if text is None:
-        return None
-    try:
-        parts = [int(part) if part else None for part in text.split(":")]
-    except ValueError:
-        parts = []
-    if len(parts) == 1 and parts[0] is not None:
-        return parts[0]
-    if len(parts) not in (2, 3) or parts[2:] == [0]:
-        raise click.UsageError(f"--steps takes FROM:TO or a step, such as 100:400, got {text!r}")
-    return slice(*parts)
