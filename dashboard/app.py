@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from dash import dcc, html
 
-from optgeom.dashboard import controls, state
+from optgeom.dashboard import controls, finding_section, state
 from optgeom.dashboard.callbacks import PICTURES, register
 from optgeom.dashboard.clientside import all_seen
 from optgeom.dashboard.data import Runs
@@ -86,14 +86,14 @@ def _layout(runs: Runs, seen: Live) -> Any:
             dcc.Location(id="url", refresh=False),
             dcc.Store(id="view"),
             dcc.Store(id="steps", data=[]),
-            *(dcc.Store(id=place) for place in all_seen()),
+            *(dcc.Store(id=place) for place in (*all_seen(), *finding_section.STORES)),
             dcc.Store(id="token", data=token),
             dcc.Store(id="touched"),
             *(dcc.Store(id=f"page-{path[1:]}-opened") for path in controls.PAGES if path != "/"),
             dcc.Store(id="sink"),
             dcc.Interval(id="tick", interval=TICK_MS),
             dcc.Interval(id="play-clock", interval=PLAY_MS, disabled=True),
-            controls.header(live),
+            controls.header(live, finding_section.count_link()),
             controls.bar(),
             html.Div(id="problem"),
             html.Main(

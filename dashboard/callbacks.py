@@ -12,6 +12,8 @@ from dash import Input, Output, State, ctx, no_update
 from optgeom.dashboard import headline, neurons
 from optgeom.dashboard.clientside import run_in_browser, seen_by
 from optgeom.dashboard.data import Runs
+from optgeom.dashboard.finding_wires import register_findings
+from optgeom.dashboard.findings import Findings
 from optgeom.dashboard.live import Live
 from optgeom.dashboard.pages import balance, layers, spectra
 from optgeom.dashboard.pages import runs as runs_page
@@ -57,6 +59,7 @@ def register(app: dash.Dash, runs: Runs, seen: Live) -> None:
     _others(app, runs)
     _runs(app, runs)
     _live(app, runs, seen)
+    register_findings(app, runs, Findings())
     run_in_browser(app)
 
 

@@ -24,8 +24,8 @@ PICKED = 10
 """Characters of a run's name that a closed picker has room for."""
 
 
-def header(live: str) -> html.Header:
-    """Return the name, the tabs, the live state and the theme switch, 48 px."""
+def header(live: str, findings: Any) -> html.Header:
+    """Return the name, the tabs, the live state, the findings and the theme switch, 48 px."""
     tabs = [
         dcc.Link(title, href=path, id={"tab": path}, className="tab")
         for path, title in PAGES.items()
@@ -37,6 +37,7 @@ def header(live: str) -> html.Header:
             html.Nav(tabs, **{"aria-label": "Pages"}),
             html.Span(className="grow"),
             html.Span(live, id="live", className="quiet live"),
+            findings,
             html.Button(
                 html.Span(className="glyph glyph-theme"),
                 id="theme",

@@ -14,6 +14,8 @@ from optgeom.dashboard.callbacks import PICTURES
 from optgeom.dashboard.capture import configuration, cost
 from optgeom.dashboard.cards import cards
 from optgeom.dashboard.data import Runs
+from optgeom.dashboard.finding_words import of_run
+from optgeom.dashboard.findings import look_at
 from optgeom.dashboard.headline import said
 from optgeom.dashboard.looks import shown_step
 from optgeom.dashboard.report_page import Figure, Part, Report, Row, render
@@ -108,6 +110,7 @@ def _collect(
         parts=tuple(parts),
         pairs=Figure("", pairs.plot(layer_pairs, theme=LIGHT), words=pairs.words(layer_pairs)),
         loss=_figure(PICTURES["loss"], runs, view),
+        findings=tuple(of_run(trace, look_at(trace)[0]) for trace in shown),
         runs=tuple(titled(trace) for trace in everything),
         configuration=configuration(everything),
         cost=cost(everything),

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from optgeom.dashboard import report_findings
 from optgeom.dashboard.capture import Row as Setting
 from optgeom.dashboard.cards import Card
+from optgeom.dashboard.finding_words import OfRun
 from optgeom.figures.theme import CONFIG, FONT, LIGHT, MONO, ScaleName, scale_stops
 
 _E = html.escape
@@ -58,6 +60,7 @@ class Report(NamedTuple):
     parts: tuple[Part, ...]
     pairs: Figure
     loss: Figure | None
+    findings: tuple[OfRun, ...]
     runs: tuple[str, ...]
     configuration: tuple[Setting, ...]
     cost: tuple[Setting, ...]
@@ -87,6 +90,7 @@ def render(report: Report) -> str:
         f"<section><h2>Layers by neuron-norm CV</h2>{place(report.pairs)}</section>",
         *(_part(part, place) for part in rest),
         _loss(report.loss, place),
+        report_findings.section(report.findings),
         "<section><h2>Configuration: what differs</h2>",
         _table(report.runs, differing) if differing else "<p>Nothing differs.</p>",
         f"<details><summary>{len(same)} settings that agree</summary>{_table(report.runs, same)}",
@@ -219,6 +223,7 @@ tr:first-child th {{ font-weight: 600; white-space: nowrap; }}
 tr th:first-child {{ color: {LIGHT.muted}; white-space: nowrap; }}
 code, pre {{ font-family: {MONO}; }}
 summary {{ cursor: pointer; margin: 16px 0; color: {LIGHT.muted}; }}
+{report_findings.STYLE}
 @media (max-width: 799px) {{ .pair {{ grid-template-columns: minmax(0, 1fr); }} }}
 @media print {{ body {{ margin: 0; max-width: none; }} @page {{ margin: 12mm; }} }}
 """

@@ -21,7 +21,8 @@
       // Replaced, not pushed: the way back leads to the page before, not through every step.
       address: (view) => {
         if (!view) return PAGES.map(skip);
-        window.history.replaceState(null, "", window.location.pathname + view.q);
+        const { pathname, hash } = window.location;
+        window.history.replaceState(null, "", pathname + view.q + hash);
         return PAGES.map((path) => path + view.q);
       },
 

@@ -67,13 +67,16 @@
     else clicked(plot, event);
   };
 
-  // Layers lead to Balance, at the layer and the step that were clicked.
-  const open = (layer, step) => {
+  // Layers lead to Balance, at the layer and the step that were clicked; and so do findings, which
+  // are of a stage too.
+  const open = (layer, step, stage) => {
     window.history.pushState(null, "", `/${window.optgeom.view.q || ""}`);
     window.dispatchEvent(new PopStateEvent("popstate"));
+    if (stage && stage !== window.optgeom.view.stage) touch({ stage });
     touch({ layer });
     touch({ step });
   };
+  window.optgeom.open = open;
 
   const zoomed = (plot, event) => {
     if (!overSteps(plot)) return;

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from optgeom.dashboard import finding_section
 from optgeom.dashboard.capture import Row, configuration, cost
 from optgeom.dashboard.data import Runs
 from optgeom.dashboard.grids import grid
@@ -49,6 +50,7 @@ def layout() -> html.Div:
                 ],
                 className="loss-box",
             ),
+            finding_section.section(),
             html.Section(
                 [
                     html.Div(
