@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 from optgeom.geometry.analysis.engine import reader_of
 from optgeom.geometry.counterfactual.computing import computed
 from optgeom.geometry.counterfactual.course import capturing, courses
 from optgeom.geometry.counterfactual.measuring import Measuring, Recorded
+from optgeom.geometry.counterfactual.placing import clear_dead, folder_of, target_of
 from optgeom.geometry.counterfactual.result import WhatIf
 from optgeom.geometry.counterfactual.rule import Rule
-from optgeom.geometry.counterfactual.writing import ComputedTrace, folder_of, target_of
+from optgeom.geometry.counterfactual.writing import ComputedTrace
 from optgeom.traces.asked import Names, Steps
 from optgeom.traces.errors import OptgeomError
 from optgeom.traces.store import Trace, open_trace
@@ -56,18 +57,22 @@ def whatif(
 
     Raises:
         NotCaptured: nothing that could enter a rule is recorded; no such step or layer.
-        TraceExists: a target is there, and is not to be replaced.
-        TraceError: the run is in an object store and `out` is None, or `out` cannot be written.
-        OptgeomError: no rule was named, or the trace was itself computed.
+        TraceExists: a target is there, before or after computing, and is not to be replaced.
+        TraceError: the run is in an object store and `out` is None, or `out` cannot be written, is
+            a trace or within the run.
+        OptgeomError: no rule was named, two would be written to one folder, or the trace was
+            itself computed.
     """
     if not rules:
         raise OptgeomError("no rule was named: pass one, such as normuon")
+    _refuse_one_folder(rules.values())
     trace.refresh()
     plan = courses(trace, rules.values(), steps, layers)
     folder = folder_of(trace, out)
     targets = {
         name: target_of(trace, rule, folder, overwrite=overwrite) for name, rule in rules.items()
     }
+    clear_dead(folder)
     tell = progress or _silent
     total = sum(len(course.wanted) * len(course.layers) for course in plan)
     tell(0, total)
@@ -85,13 +90,25 @@ def whatif(
             writing[id(rule)].add(cell.layer, cell.step, rows, raw=updates)
             tell(done, total)
         for made in writing.values():
-            made.finish()
+            made.finish(overwrite=overwrite)
     return WhatIf(
         trace,
         {name: open_trace(targets[name]) for name in rules},
         dict(rules),
         capturing(trace, rules.values()),
     )
+
+
+def _refuse_one_folder(rules: Iterable[Rule]) -> None:
+    """Refuse rules whose folders would have one name, also where letters' case does not count."""
+    seen: dict[str, str] = {}
+    for rule in rules:
+        other = seen.setdefault(rule.suffix.casefold(), rule.name)
+        if other != rule.name:
+            raise OptgeomError(
+                f"the rules {other} and {rule.name} would both be written to a folder that ends in "
+                f"+{rule.suffix}: give one of them another name"
+            )
 
 
 def _silent(done: int, total: int) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed import HashStore  # type: ignore[attr-defined]
@@ -19,12 +22,13 @@ from optgeom.hooks.auditing.report import AuditReport
 from optgeom.hooks.auditing.subject import AuditError, Factory, Subject
 
 SEED = 0
+_LOCK = threading.Lock()  # what is put back at the end belongs to the whole process
 
 
 def audit(factory: Factory, *, ranks: bool = True) -> AuditReport:
     """Find out what an optimizer does, as a black box.
 
-    It is made some hundred times over small matrices, fed gradients whose singular values, rows and
+    It is made some eighty times over small matrices, fed gradients whose singular values, rows and
     sequences are known, and its updates are compared with what each hypothesis predicts. Nothing
     outside is changed: not the random state, and what it forks ends with the call. It takes a few
     seconds. docs/audit.md says how each answer is measured, and how exactly.
@@ -44,12 +48,32 @@ def audit(factory: Factory, *, ranks: bool = True) -> AuditReport:
     >>> report["orthogonalizes"], report["momentum"]
     (False, 0.0)
     """
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
-        torch.manual_seed(SEED)
+    with _LOCK, _undisturbed():
         subject, measured = _alone(factory)
         found = measure_ranks(subject) if ranks else Failure("not asked for")
     return _report(subject, measured, found)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave as it was what a whole process shares: random states, warnings, torch's defaults."""
+    kept = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the one that others draw from
+    try:
+        with (
+            warnings.catch_warnings(),
+            torch.random.fork_rng(devices=[]),
+            torch.device("cpu"),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            warnings.simplefilter("ignore")
+            random.seed(SEED)
+            np.random.seed(SEED)  # noqa: NPY002
+            torch.manual_seed(SEED)
+            yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
 
 
 def _report(subject: Subject, measured: Measured, ranks: Ranks | Failure) -> AuditReport:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from optgeom.traces.cache import Cache
 from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured
 from optgeom.traces.info import RUN_FILE
+from optgeom.traces.names import TEMPORARY
 from optgeom.traces.place import Place, find
 from optgeom.traces.trace import Trace
 
@@ -148,7 +149,7 @@ def open_traces(path: str | os.PathLike[str]) -> Traces:
         raise NotATrace(f"{place.missing()}: pass the folder that holds your runs")
     if _traces_in(place):
         return Traces(place)
-    deeper = [name for name in place.folders() if _traces_in(place.below(name))]
+    deeper = [name for name in _folders(place) if _traces_in(place.below(name))]
     if deeper:
         raise NotATrace(
             f"{place.shown} holds no traces, {place.below(deeper[0]).shown} does: "
@@ -158,4 +159,9 @@ def open_traces(path: str | os.PathLike[str]) -> Traces:
 
 
 def _traces_in(place: Place) -> list[str]:
-    return [name for name in place.folders() if place.below(name).has(RUN_FILE)]
+    return [name for name in _folders(place) if place.below(name).has(RUN_FILE)]
+
+
+def _folders(place: Place) -> list[str]:
+    """Without those in which a trace is being made, or was when its process was killed."""
+    return [name for name in place.folders() if not name.startswith(TEMPORARY)]

@@ -59,13 +59,17 @@ def neuron_count(parts: Sequence[Part], rows: Rows) -> int:
     return int(max(ends, default=0))
 
 
-def read_matrix(parts: Sequence[Part], rows: Rows, name: str) -> Floats:
+def read_matrix(
+    parts: Sequence[Part], rows: Rows, cell: tuple[str, str, int], shape: tuple[int, int] | None
+) -> Floats:
     """Read one matrix and assemble it.
 
     Args:
         parts: of the table `updates`.
         rows: the cell's.
-        name: how to call the cell in errors.
+        cell: layer, stage and step.
+        shape: (m, n) of the layer by run.json, which the blocks that are there do not know; None
+            where it does not name the layer.
 
     Returns:
         (m, n) float32, rows = neurons.
@@ -86,9 +90,12 @@ def read_matrix(parts: Sequence[Part], rows: Rows, name: str) -> Floats:
             blocks[_integer(block, "row_start"), _integer(block, "col_start")] = (dtype, stored)
     m = max(top + stored.shape[0] for (top, _), (_, stored) in blocks.items())
     n = max(left + stored.shape[1] for (_, left), (_, stored) in blocks.items())
+    layer, stage, step = cell
+    if shape is not None:
+        m, n = _wanted((m, n), shape, one_per_neuron=stage == "second_moment")
     if not _cover(blocks, m, n):
         raise NotCaptured(
-            f"{name} is incomplete: {len(blocks)} of its blocks are there, others are missing or "
+            f"{layer} {stage} at step {step} is incomplete: {len(blocks)} of its blocks are there, others are missing or "
             "overlap; has a rank stopped before the others?"
         )
     matrix: Floats = np.empty((m, n), np.float32)
@@ -96,6 +103,21 @@ def read_matrix(parts: Sequence[Part], rows: Rows, name: str) -> Floats:
         height, width = stored.shape
         _decode(stored, dtype, matrix[top : top + height, left : left + width])
     return matrix
+
+
+def _wanted(
+    found: tuple[int, int], layer: tuple[int, int], *, one_per_neuron: bool
+) -> tuple[int, int]:
+    """The shape that blocks have to fill: the layer's, however few of them are there.
+
+    A second moment may have one number per row, or per column, which no shape in run.json says.
+    """
+    (m, n), (rows, cols) = found, layer
+    if one_per_neuron and n == 1:
+        return max(m, rows), 1
+    if one_per_neuron and m == 1:
+        return 1, max(n, cols)
+    return max(m, rows), max(n, cols)
 
 
 def _cover(blocks: Mapping[tuple[int, int], tuple[str, Any]], rows: int, cols: int) -> bool:

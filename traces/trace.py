@@ -297,11 +297,11 @@ class Trace:
         """A raw matrix, (m, n) float32, rows = neurons, assembled from its row blocks.
 
         Raises:
-            NotCaptured: there is none; the message names what is there.
+            NotCaptured: there is none, or blocks of it are missing; the message says what is there.
             DamagedTrace: a byte of it changed.
         """
         index, rows = self._cell("updates", step, layer, stage)
-        return read_matrix(index.parts, rows, f"{layer} {stage} at step {step}")
+        return read_matrix(index.parts, rows, (layer, stage, step), self._shape(layer))
 
     def matrices(
         self, stages: Names = None, layers: Names = None, steps: Steps = None
@@ -327,8 +327,8 @@ class Trace:
         for step, (_, layer_name, _), rows in sorted(cells, key=lambda cell: cell[:2]):
             ((number, row), *_) = rows
             (key,) = index.parts[number].columns(_CELL_FIELDS).slice(row, 1).to_pylist()
-            name = f"{layer_name} {key['stage']} at step {step}"
-            yield Cell(**key), read_matrix(index.parts, rows, name)
+            cell, shape = (layer_name, key["stage"], step), self._shape(layer_name)
+            yield Cell(**key), read_matrix(index.parts, rows, cell, shape)
 
     def scalars(self, name: str | None = None) -> pa.Table:
         """What was logged beside the geometry: step, name, value; by name and step.
@@ -373,8 +373,11 @@ class Trace:
         return index, [one for one, keep in zip(found, kept, strict=True) if keep]
 
     def _count(self, index: CellIndex, rows: Rows, layer: str) -> int:
-        known = next((one.shape[0] for one in self.layers if one.name == layer), None)
-        return neuron_count(index.parts, rows) if known is None else known
+        known = self._shape(layer)
+        return neuron_count(index.parts, rows) if known is None else known[0]
+
+    def _shape(self, layer: str) -> tuple[int, int] | None:
+        return next((one.shape for one in self.layers if one.name == layer), None)
 
     def _layer_code(self, name: str) -> int:
         if all(layer.name != name for layer in self.layers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,7 +49,8 @@ class Cell:
         layer: The layer.
         step: The step.
         update: (m, n) float32; None where `status` says why.
-        status: "ok", "no_second_moment" or "incomplete".
+        status: "ok", "no_second_moment", "incomplete", or "second_moment_incomplete" where a matrix
+            that the second moment needs is not complete.
         basis: What the second moment rests on; None of a rule without one.
         companions: The recorded matrices of the cell, by stage.
     """
@@ -85,28 +86,46 @@ def computed(trace: Trace, courses: Sequence[Course]) -> Iterator[Cell]:
 
 @dataclass(slots=True)
 class _Held:
-    """The second moment of a rule in a layer, and whether a step that it needs was unreadable."""
+    """The second moment of a rule in a layer.
+
+    Attributes:
+        second_moment: After the last step; None for zeros.
+        anchored: Whether it rests on the run's first step, where it is zero, or on a recorded one.
+        broken: Whether a matrix that it needs could not be read.
+    """
 
     second_moment: Tensor | None = None
-    broken: bool = field(default=False)
+    anchored: bool = False
+    broken: bool = False
+
+    def begin(self, *, at_start: bool) -> None:
+        """Forget: nothing is carried over from the step before."""
+        self.second_moment, self.anchored, self.broken = None, at_start, False
+
+    def meet(self, *, expected: bool, found: bool) -> None:
+        """Take up whether the run's own could be read, where it is expected."""
+        if found:
+            self.anchored, self.broken = True, False
+        elif expected and not self.anchored:
+            self.broken = True
 
 
 def _cells(course: Course, load: Loaded, held: _Held) -> Iterator[Cell]:
     step = load.step
     basis = None if course.bases is None else course.bases[step]
     if basis is not None and basis.begins:
-        held.second_moment, held.broken = None, False
+        held.begin(at_start=step == 0)
     update, status = None, "ok"
     if step in course.applied:
         matrix = _enters(course, load.matrices)
         after = None
         if step in course.recorded:
             after = load.matrices.get((course.whole.layers[0].name, "second_moment"))
-        held.broken &= after is None
+        held.meet(expected=step in course.recorded, found=after is not None)
         if matrix is None:
-            held.broken, status = True, "incomplete"
+            held.anchored, held.broken, status = False, True, "incomplete"
         elif held.broken:
-            status = "no_second_moment"
+            status = "second_moment_incomplete"
         else:
             applied = _applied(course, matrix, held.second_moment, after)
             held.second_moment, update = applied.second_moment, applied.update
@@ -144,7 +163,10 @@ def _enters(course: Course, matrices: Mapping[Key, Tensor]) -> Tensor | None:
     if matrix is None or entering.mixing is None:
         return matrix
     gradient = _joined(course.whole, matrices, "gradient")
-    return None if gradient is None else entering.mixing.look_ahead(matrix, gradient)
+    weight = _joined(course.whole, matrices, "weight") if entering.mixing.decay else None
+    if gradient is None or (entering.mixing.decay and weight is None):
+        return None
+    return entering.mixing.look_ahead(matrix, gradient, weight)
 
 
 def _joined(whole: Whole, matrices: Mapping[Key, Tensor], stage: str) -> Tensor | None:
@@ -184,9 +206,8 @@ def _matrix(trace: Trace, step: int, layer: LayerInfo, stage: str) -> Tensor | N
         found = trace.matrix(step, layer.name, stage)
     except NotCaptured:
         return None
-    rows, cols = layer.shape
-    whole = (rows, 1) if stage == "second_moment" else (rows, cols)
-    # the last blocks may be missing, of which those that are there know nothing
+    # a second moment of another shape than this one is no such rule's
+    whole = (layer.shape[0], 1) if stage == "second_moment" else layer.shape
     return torch.from_numpy(found) if found.shape == whole else None
 
 
@@ -195,9 +216,7 @@ def _needed(course: Course, step: int) -> Iterator[tuple[LayerInfo, str]]:
     if step not in course.applied:
         return
     for layer in course.whole.layers:
-        yield layer, course.entering.stage
-        if course.entering.mixing is not None:
-            yield layer, "gradient"
+        yield from ((layer, stage) for stage in course.entering.stages)
         if step in course.recorded:
             yield layer, "second_moment"
     if step in course.wanted and (course.bases is None or course.bases[step].known):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ class Course:
 def courses(
     trace: Trace, rules: Iterable[Rule], steps: Steps = None, layers: Names = None
 ) -> list[Course]:
-    """Plan what there is to compute; reads keys alone.
+    """Plan what there is to compute; reads keys, and of each layer one recorded second moment.
 
     Args:
         trace: The run.
@@ -160,17 +161,36 @@ def _course(
 def _recorded(trace: Trace, rule: Rule, layer: LayerInfo, enters: Entering) -> frozenset[int]:
     """Where the run's own second moment is recorded, and the rule's too."""
     held = (layer.name, "second_moment") in trace.cell_names("updates")
-    if not held or not _is_same(trace, rule, layer):
+    if not held or not _is_same(trace, rule, layer) or not _averages(trace, layer, enters):
         return frozenset()
     there = trace.attempts(layer.name, "second_moment")
-    return frozenset(step for step, one in there.items() if enters.attempts.get(step) == one)
+    shared = sorted(step for step, one in there.items() if enters.attempts.get(step) == one)
+    return frozenset(shared) if _has_shape(trace, rule, layer, shared) else frozenset()
+
+
+def _averages(trace: Trace, layer: LayerInfo, enters: Entering) -> bool:
+    """Whether the run's second moment is of what enters the rule: Nesterov's look-ahead or none."""
+    if enters.stage == "ns_input":
+        return True
+    looks_ahead = bool(group_of(trace.info, layer)[1].get("nesterov"))
+    return enters.stage == "momentum" and looks_ahead == (enters.mixing is not None)
+
+
+def _has_shape(trace: Trace, rule: Rule, layer: LayerInfo, steps: Sequence[int]) -> bool:
+    """Whether what is recorded has the shape of the rule's; the first that can be read tells."""
+    assert rule.second_moment is not None
+    for step in steps:
+        with suppress(NotCaptured):
+            found = trace.matrix(step, layer.name, "second_moment").shape
+            return bool(found == rule.second_moment.shape(layer.shape))
+    return False
 
 
 def _is_same(trace: Trace, rule: Rule, layer: LayerInfo) -> bool:
-    """Whether a run's second moment is a rule's: the same shape, and settings that say so."""
+    """Whether a run's second moment is a rule's: the same algorithm, and settings that say so."""
     moment = rule.second_moment
     _, group = group_of(trace.info, layer)
-    if moment is None or group.get("beta2") != moment.beta:
+    if moment is None or layer.algorithm != rule.algorithm or group.get("beta2") != moment.beta:
         return False
     is_per_row = moment.shape(layer.shape) == (layer.shape[0], 1)
     if not is_per_row or layer.neuron_axis not in (None, "rows") or layer.parameter is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
 
+from optgeom.traces.errors import OptgeomError
 from optgeom.traces.info import Scalar
 
 INPUTS = ("ns_input", "momentum", "gradient")
@@ -32,6 +34,8 @@ class Applied(NamedTuple):
     update: Tensor
     second_moment: Tensor | None = None
 
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}")
 
 Apply = Callable[[Tensor, Tensor | None, Tensor | None], Applied]
 """(matrix, before, after) to one step: the matrix that enters, (m, n) float32, which is left as it
@@ -75,7 +79,8 @@ class Rule:
     """How one kind of optimizer turns what enters it into an update.
 
     Attributes:
-        name: As it is asked for, such as "normuon" or "normuon:released".
+        name: As it is asked for, such as "normuon" or "normuon:released": letters, digits and
+            . _ : + -, for it becomes part of a folder's name.
         title: As it is written in sentences, such as "NorMuon".
         algorithm: What run.json calls the rule of a layer, such as "normuon".
         apply: The pure function.
@@ -87,6 +92,9 @@ class Rule:
         settings: For run.json.
         words: What it computes, in a sentence.
         source: Where the formula comes from.
+
+    Raises:
+        OptgeomError: the name is no name.
     """
 
     name: str
@@ -100,6 +108,13 @@ class Rule:
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     words: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise OptgeomError(
+                f"{self.name!r} names no rule, for it becomes part of a folder's name: begin with "
+                "a letter or digit, and use those and . _ : + - alone, 100 at most"
+            )
 
     @property
     def suffix(self) -> str:

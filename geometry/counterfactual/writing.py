@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import secrets
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,55 +16,13 @@ import optgeom
 from optgeom.geometry.catalogue import columns
 from optgeom.geometry.counterfactual.course import Course
 from optgeom.geometry.counterfactual.measuring import OWN_COLUMNS, Rows
+from optgeom.geometry.counterfactual.placing import hidden_in, put
 from optgeom.geometry.counterfactual.rule import Rule
-from optgeom.traces.errors import DamagedTrace, TraceError, TraceExists
+from optgeom.traces.errors import TraceError
 from optgeom.traces.info import LayerInfo, OptimizerInfo, RunInfo
-from optgeom.traces.names import TEMPORARY
-from optgeom.traces.runfile import local_folder, read_run
 from optgeom.traces.schema import Cell as Key
 from optgeom.traces.store import Trace
 from optgeom.traces.writer import TraceWriter
-
-
-def folder_of(trace: Trace, out: str | os.PathLike[str] | None) -> Path:
-    """The local folder that computed traces are written into.
-
-    Args:
-        trace: The run.
-        out: As the user named it; None: the folder that the run stands in.
-
-    Raises:
-        TraceError: `out` is None and the run is in an object store, or `out` is in one.
-    """
-    if out is not None:
-        return local_folder(out)
-    if not trace.place.is_local:
-        raise TraceError(
-            f"{trace.path} is in an object store, and traces are written to local folders: pass "
-            "out=, the folder to write the computed traces to"
-        )
-    return trace.folder().parent
-
-
-def target_of(trace: Trace, rule: Rule, folder: Path, *, overwrite: bool) -> Path:
-    """Where a rule's trace goes.
-
-    Raises:
-        TraceExists: something is there that may not be replaced.
-    """
-    target = folder / f"{trace.name}+{rule.suffix}"
-    if not target.exists():
-        return target
-    if not _is_ours(target, trace):
-        raise TraceExists(
-            f"{target} is there, and was not computed from {trace.name} by whatif: pass another out"
-        )
-    if not overwrite:
-        raise TraceExists(
-            f"{target} already holds what {rule.name} makes of {trace.name}: pass overwrite=True "
-            "(--overwrite) to compute it again, or another out"
-        )
-    return target
 
 
 class ComputedTrace:
@@ -76,12 +32,12 @@ class ComputedTrace:
         trace: The run that it is computed from.
         rule: The rule.
         courses: What is computed by that rule.
-        target: Where it shall stand; what is there is replaced.
+        target: Where it shall stand.
     """
 
     def __init__(self, trace: Trace, rule: Rule, courses: Sequence[Course], target: Path) -> None:
-        self.rule, self.target = rule, target
-        self._hidden = target.parent / f"{TEMPORARY}whatif-{os.getpid()}-{secrets.token_hex(4)}"
+        self._trace, self.rule, self.target = trace, rule, target
+        self._hidden = hidden_in(target.parent)
         self._optimizer = rule.title
         self._step: int | None = None
         info = _info(trace, rule, courses, target.name)
@@ -106,33 +62,27 @@ class ComputedTrace:
         if raw and rows.update is not None:
             self._writer.update(key, rows.update.contiguous().numpy())
 
-    def finish(self) -> None:
+    def finish(self, *, overwrite: bool) -> None:
         """Close it and put it in its place.
 
+        Args:
+            overwrite: Whether what was computed from the run before is replaced.
+
         Raises:
+            TraceExists: something has appeared there that may not be replaced.
             TraceError: it could not be written.
         """
         self._writer.close()
         if self._writer.failure is not None or self._writer.dropped:
             why = self._writer.failure or f"left out: {dict(self._writer.dropped)}"
             raise TraceError(f"{self.target} could not be written: {why}")
-        if self.target.exists():
-            shutil.rmtree(self.target)
-        (self._hidden / self.target.name).rename(self.target)
-        self._hidden.rmdir()
+        made = self._hidden / self.target.name
+        put(made, self.target, self._trace, self.rule, overwrite=overwrite)
 
     def abandon(self) -> None:
         """Remove what is there of it; nothing where it is finished."""
         self._writer.close()
         shutil.rmtree(self._hidden, ignore_errors=True)
-
-
-def _is_ours(target: Path, trace: Trace) -> bool:
-    try:
-        found = read_run(target).computed
-    except (OSError, DamagedTrace, TraceError):
-        return False
-    return found.get("from") == trace.info.run and found.get("from_created") == trace.info.created
 
 
 def _info(trace: Trace, rule: Rule, courses: Sequence[Course], run: str) -> RunInfo:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from optgeom.hooks.auditing.curve import BAND_FROM, named
 from optgeom.hooks.auditing.measuring import Failure, Measured, after
+from optgeom.hooks.auditing.memory import AGREES, LATE
 from optgeom.hooks.auditing.ranks import Ranks
 from optgeom.hooks.auditing.report import UNKNOWN, Answer
 from optgeom.hooks.auditing.structure import FITS, Model, Structure
@@ -122,11 +123,14 @@ def _normalization(measured: Measured) -> dict[str, Answer]:
         return {"normalization": unknown, "neuron_axis": unknown}
     tall, wide = after(measured.tall, model), after(measured.wide, model)
     said = f"{tall} on tall matrices, {wide} on wide ones"
+    axis = AXES.get((str(tall), str(wide)), UNKNOWN)
+    square = None if isinstance(measured.square, Failure) else after(measured.square, model)
+    if square not in (tall, wide):
+        axis, said = UNKNOWN, f"{said}, {square or 'another rule'} on square ones"
     return {
         "normalization": Answer(tall, said if tall != wide else model.words),
         "neuron_axis": Answer(
-            AXES.get((str(tall), str(wide)), UNKNOWN),
-            said if tall != wide else "the same on tall and wide matrices",
+            axis, said if tall != wide or axis == UNKNOWN else "the same on all shapes"
         ),
     }
 
@@ -151,20 +155,22 @@ def _momentum(measured: Measured) -> dict[str, Answer]:
     names = ("momentum", "momentum_form", "nesterov")
     if isinstance(found, Failure):
         return dict.fromkeys(names, Answer(UNKNOWN, found.why))
+    older = f"further back, each weighs {found.older:.4g} of the next"
+    if abs(found.late - found.older) > AGREES * found.older:
+        older += f", and {found.late:.4g} after {LATE} steps"
     ahead = f"the gradient before the newest weighs {found.newest:.4g} of it"
     if found.nesterov:
         ahead += ": momentum^2 / (1 + momentum)"
     forms = {
-        "ema": "the state after a first gradient G is (1 - momentum) * G",
-        "heavy_ball": "the state after a first gradient G is G",
+        "ema": "the state after gradients G and H is (1 - momentum) * (momentum * G + H)",
+        "heavy_ball": "the state after gradients G and H is momentum * G + H",
         "none": "only the newest gradient counts",
-        "unknown": "no state shows it, and the update of both is the same",
+        "unknown": "no state shows it",
     }
     return {
         "momentum": Answer(
             UNKNOWN if found.decay is None else _digits(found.decay, 4),
-            f"{ahead}; " * (found.decay is None)
-            + f"further back, each weighs {found.older:.4g} of the next",
+            f"{ahead}; {older}" if found.decay is None else older,
             0.002,
         ),
         "momentum_form": Answer(found.form, forms[found.form]),
@@ -190,7 +196,7 @@ def _second(measured: Measured) -> Answer:
         1.0: f"squares of {of} are added up and never forgotten",
     }
     said = words.get(found.decay, f"a running mean of squares of {of}")
-    return Answer(_digits(found.decay, 4), said, 0.002)
+    return Answer(_digits(found.decay, 4), said, 0.001)
 
 
 def _decay(measured: Measured) -> dict[str, Answer]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from optgeom.hooks.auditing.inputs import uneven
-from optgeom.hooks.auditing.subject import Matrix, Subject, Trial, difference
+from optgeom.hooks.auditing.subject import Matrix, Subject, difference
 
 DecayForm = Literal["none", "decoupled", "in_gradient", "cautious", "unknown"]
 
@@ -29,16 +29,14 @@ class Decay:
     Attributes:
         form: "decoupled" W is multiplied; "in_gradient" it is added to the gradient, and goes
             through the rule; "cautious" decoupled, where update and weight have one sign.
-        factor: 1 - a in W_after = a * W_before + ..., of the form decoupled or cautious.
-        coefficient: the factor in the unit of the setting: over lr, or as it is where it does not
-            follow lr.
+        coefficient: 1 - a in W_after = a * W_before + ..., in the unit of the setting: over lr, or
+            as it is where it does not follow lr.
         setting: the group's `weight_decay`; None where it has none.
         by: "lr * weight_decay", "weight_decay", or "" where it is neither.
         words: what was measured.
     """
 
     form: DecayForm
-    factor: float
     coefficient: float
     setting: float | None
     by: str
@@ -50,7 +48,6 @@ class Decay:
             return self
         return replace(
             self,
-            factor=self.factor / times,
             coefficient=self.coefficient / times,
             setting=self.setting / times,
             words=f"{self.words} (with weight_decay {times:.3g} times as large)",
@@ -72,32 +69,30 @@ def measure_decay(subject: Subject) -> Decay:
     weights = weights.astype(np.float32).astype(np.float64)
     setting = _setting(subject)
     times = max(1.0, RESOLVED / (subject.lr * setting)) if setting else 1.0
-    moved = _with_decay(subject, weights, setting, times).steps([gradient] * STEPS)
-    idle = subject.trial(np.zeros(SIDES)).steps([gradient] * STEPS)
+    fed = [gradient] * STEPS
+    moved = subject.trial(weights, decays=times).steps(fed)
+    idle = subject.trial(np.zeros(SIDES)).steps(fed)
     rounding = (3e-7 if subject.is_single else 1e-2) * float(np.linalg.norm(weights))
     controls = [idle]
     if setting:
-        without = _with_decay(subject, weights, setting, 0.0)
-        controls.insert(0, without.steps([gradient] * STEPS))
+        controls.insert(0, subject.trial(weights, decays=0.0).steps(fed))
     for control in controls:
         pulls = [subject.lr * (one - other) for one, other in zip(moved, control, strict=True)]
         if not np.isfinite(pulls).all():
-            return Decay("unknown", 0.0, 0.0, setting, "", "the update is not finite")
-        if max(float(np.linalg.norm(one)) for one in pulls) > rounding:
-            if control is idle:  # the setting makes no difference
-                return _named(pulls[1:], weights, idle[1], subject.lr, None)
-            found = _named(pulls[1:], weights, idle[1], subject.lr, times * (setting or 0.0))
-            return found.over(times)
-    return Decay("none", 0.0, 0.0, setting, "", "weights move as zero weights do")
-
-
-def _with_decay(subject: Subject, weights: Matrix, setting: float | None, times: float) -> Trial:
-    """A trial whose groups have another weight decay, so that float32 can show it, or none."""
-    trial = subject.trial(weights)
-    if setting and times != 1.0:
-        for group in trial.optimizer.param_groups:
-            group["weight_decay"] = setting * times
-    return trial
+            return Decay("unknown", 0.0, setting, "", "the update is not finite")
+        if max(float(np.linalg.norm(one)) for one in pulls) <= rounding:
+            continue
+        if control is idle:  # the setting makes no difference
+            return _named(pulls[1:], weights, idle[1], subject.lr, None)
+        found = _named(pulls[1:], weights, idle[1], subject.lr, times * (setting or 0.0))
+        if found.form == "unknown" and setting:
+            added = gradient + times * setting * weights
+            wanted = subject.trial(weights, decays=0.0).steps([added] * STEPS)
+            if all(difference(*pair) < AGREES for pair in zip(moved[1:], wanted[1:], strict=True)):
+                words = "weight_decay * W is added to the gradient"
+                return Decay("in_gradient", setting, setting, "", words)
+        return found.over(times)
+    return Decay("none", 0.0, setting, "", "weights move as zero weights do")
 
 
 def _named(
@@ -114,20 +109,18 @@ def _named(
     """
     first, second = pulls
     share = float((first * weights).sum() / (weights**2).sum())
-    if share > 0 and max(difference(one, share * weights) for one in (first, second)) < AGREES:
+    if max(difference(one, share * weights) for one in (first, second)) < AGREES:
         by = _by(share, lr, setting)
-        words = f"W is multiplied by 1 - {share:.3g}" + (f", which is 1 - {by}" if by else "")
-        return Decay("decoupled", share, _unit(share, lr, by), setting, by, words)
+        sign, size = ("-", share) if share > 0 else ("+", -share)
+        words = f"W is multiplied by 1 {sign} {size:.3g}" + (f", which is 1 - {by}" if by else "")
+        return Decay("decoupled", _unit(share, lr, by), setting, by, words)
     agree = np.sign(update) == np.sign(weights)
     share *= weights.size / max(int(agree.sum()), 1)
     if share > 0 and difference(first, share * weights * agree) < AGREES:
         by = _by(share, lr, setting)
         words = f"W is multiplied by 1 - {share:.3g} where it has the update's sign"
-        return Decay("cautious", share, _unit(share, lr, by), setting, by, words)
-    if setting:
-        words = "the decay is added to the gradient, and goes through the rule"
-        return Decay("in_gradient", 0.0, setting, setting, "", words)
-    return Decay("unknown", 0.0, 0.0, setting, "", "the update depends on the weights")
+        return Decay("cautious", _unit(share, lr, by), setting, by, words)
+    return Decay("unknown", 0.0, setting, "", "the update depends on the weights by no known rule")
 
 
 def _setting(subject: Subject) -> float | None:

@@ -10,14 +10,14 @@ from optgeom.hooks.auditing.ranks import Ranks
 from optgeom.hooks.auditing.report import UNKNOWN, Answer, AuditFinding
 from optgeom.hooks.auditing.subject import Subject
 
-SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "momentum": ("momentum", "mu", "beta1"),
-    "nesterov": ("nesterov",),
-    "second_moment_decay": ("beta2",),
-    "ns_steps": ("ns_steps", "ns_depth"),
-    "neuron_axis": ("neuron_axis",),
+SETTINGS: Mapping[str, tuple[type, tuple[str, ...]]] = {
+    "momentum": (float, ("momentum", "mu")),
+    "nesterov": (bool, ("nesterov",)),
+    "second_moment_decay": (float, ("muon_beta2", "beta2")),
+    "ns_steps": (int, ("ns_steps", "ns_depth")),
+    "neuron_axis": (str, ("neuron_axis",)),
 }
-"""Names under which groups keep what an answer measures."""
+"""Types and names under which groups keep what an answer measures; the first name counts."""
 
 ORDER = {"severe": 0, "warning": 1, "note": 2}
 
@@ -27,6 +27,7 @@ def findings(
 ) -> tuple[AuditFinding, ...]:
     """All findings, the most severe first."""
     found = [
+        *_moves(subject, measured),
         *_orthogonalization(subject, answers),
         *_structure(measured, answers),
         *_scale(measured, answers),
@@ -39,13 +40,45 @@ def findings(
     return tuple(sorted(found, key=lambda finding: ORDER[finding.severity]))
 
 
+def _moves(subject: Subject, measured: Measured) -> Iterator[AuditFinding]:
+    """Whether usual gradients move the weights at all, down the gradient, and to numbers."""
+    if subject.upwards:
+        is_asked = bool(subject.settings.get("maximize"))
+        yield AuditFinding(
+            "note" if is_asked else "severe",
+            "its update goes up the gradient"
+            + (", as maximize says" if is_asked else ": a sign is wrong"),
+        )
+    shapes = {"tall": measured.tall, "wide": measured.wide, "square": measured.square}
+    if isinstance(measured.curve, Failure):
+        shapes = {"usual": measured.curve}
+    for shape, found in shapes.items():
+        if isinstance(found, Failure):
+            yield AuditFinding("severe", f"on gradients of {shape} matrices: {found.why}")
+    if measured.company is True:
+        yield AuditFinding(
+            "warning", "the update of a matrix depends on the other matrices that it holds"
+        )
+
+
 def _orthogonalization(subject: Subject, answers: Mapping[str, Answer]) -> Iterator[AuditFinding]:
-    if "muon" in subject.name.lower() and answers["orthogonalizes"].value is False:
+    if answers["orthogonalizes"].value is False and "muon" in subject.name.lower():
         yield AuditFinding(
             "severe",
-            f"{subject.name} does not orthogonalize: its update is "
-            f"{answers['orthogonalizes'].measured}. Look for a path that falls back to SGD or Adam",
+            f"{subject.name} does not orthogonalize: {answers['orthogonalizes'].measured}. Look "
+            "for a path that falls back to SGD or Adam",
         )
+    if answers["orthogonalizes"].value == UNKNOWN and "muon" in subject.name.lower():
+        yield AuditFinding(
+            "warning",
+            "what its update is made of is not known: " + answers["orthogonalizes"].measured,
+        )
+    if answers["orthogonalizes"].value is True:
+        for name in ("rescale", "shape_factor", "second_moment_decay"):
+            if answers[name].value == UNKNOWN and answers["neuron_axis"].value != UNKNOWN:
+                yield AuditFinding(
+                    "warning", f"its {name} is none that is known: {answers[name].measured}"
+                )
 
 
 def _structure(measured: Measured, answers: Mapping[str, Answer]) -> Iterator[AuditFinding]:
@@ -94,7 +127,9 @@ def _decay(measured: Measured) -> Iterator[AuditFinding]:
     decay = measured.decay
     if isinstance(decay, Failure) or not decay.setting:
         return
-    if decay.form == "none":
+    if decay.coefficient < 0:
+        yield AuditFinding("severe", f"the weights grow: {decay.words}")
+    elif decay.form == "none":
         yield AuditFinding(
             "severe", f"weight_decay={decay.setting:g} is set, and the weights do not decay"
         )
@@ -107,28 +142,55 @@ def _decay(measured: Measured) -> Iterator[AuditFinding]:
 
 
 def _settings(subject: Subject, answers: Mapping[str, Answer]) -> Iterator[AuditFinding]:
-    for name, said in _said(subject.settings).items():
+    for name, (key, said) in _said(subject.settings).items():
         answer = answers[name]
-        if answer.value in (UNKNOWN, None) or answer.meets(said):
+        if answer.value == UNKNOWN or answer.meets(said):
+            continue
+        if answer.value is None:
+            if name == "second_moment_decay" and answers["orthogonalizes"].value is True:
+                yield AuditFinding("warning", f"its settings say {key}={said!r}: {answer.measured}")
+            continue
+        if name == "momentum" and answer.meets(1.0 - said):
+            text = (
+                f"{key}={said:g} is the weight of the newest gradient: momentum is {answer.value}"
+            )
+            yield AuditFinding("note", text)
             continue
         yield AuditFinding(
             "warning",
-            f"its settings say {name}={said!r}, measured is {answer.value!r}: {answer.measured}",
+            f"its settings say {key}={said!r}, measured is {answer.value!r}: {answer.measured}",
         )
 
 
-def _said(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a group says, by the answers' names."""
-    found = {
-        name: settings[key]
-        for name, keys in SETTINGS.items()
-        for key in keys
-        if isinstance(settings.get(key), bool | int | float | str)
-    }
-    betas = settings.get("betas")
-    if isinstance(betas, list) and len(betas) == 2:
-        found |= {"momentum": betas[0], "second_moment_decay": betas[1]}
+def _said(settings: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """The name and value of what a group says, by the answers' names.
+
+    Groups of a Muon that runs AdamW inside hold the betas of that beside their own momentum.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    has_own = "momentum" in settings or "mu" in settings
+    names = {name: keys for name, (_, keys) in SETTINGS.items()}
+    if has_own and ("beta1" in settings or "betas" in settings):
+        names["second_moment_decay"] = ("muon_beta2",)
+    if not has_own:
+        names["momentum"] = ("beta1",)
+        betas = settings.get("betas")
+        if isinstance(betas, list) and len(betas) == 2:
+            found = {
+                "momentum": ("betas[0]", betas[0]),
+                "second_moment_decay": ("betas[1]", betas[1]),
+            }
+    for name, keys in names.items():
+        for key in keys:
+            if name not in found and _is_a(settings.get(key), SETTINGS[name][0]):
+                found[name] = (key, settings[key])
     return found
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _odd(measured: Measured) -> Iterator[AuditFinding]:

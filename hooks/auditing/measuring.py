@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from optgeom.hooks.auditing.company import depends_on_others
 from optgeom.hooks.auditing.curve import Curve, Named, measure_curve, nearest
 from optgeom.hooks.auditing.decay import Decay, measure_decay
-from optgeom.hooks.auditing.inputs import TALL, WIDE
+from optgeom.hooks.auditing.inputs import SQUARE, TALL, WIDE
 from optgeom.hooks.auditing.memory import Momentum, measure_momentum
 from optgeom.hooks.auditing.odd import (
     Odd,
@@ -24,6 +25,8 @@ from optgeom.hooks.auditing.structure import Model, Normalization, Structure, me
 from optgeom.hooks.auditing.subject import StepFailed, Subject
 
 T = TypeVar("T")
+
+DEPENDS = "its updates depend on the weights, or it keeps weights of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Measured:
         names: published polynomials by their distance from it.
         tall: what first updates of tall matrices are made of.
         wide: of wide ones.
+        square: of square ones.
         model: the plainest that explains both; None where there is none.
         momentum: weights of older gradients.
         scale: sizes of updates.
@@ -51,12 +55,14 @@ class Measured:
         row: what becomes of a matrix of one row.
         writes: whether a step overwrites the gradient.
         odd: what becomes of odd gradients.
+        company: whether the update of a matrix depends on the others.
     """
 
     curve: Curve | Failure
     names: tuple[Named, ...]
     tall: Structure | Failure
     wide: Structure | Failure
+    square: Structure | Failure
     model: Model | None
     momentum: Momentum | Failure
     scale: Scale | Failure
@@ -66,6 +72,7 @@ class Measured:
     row: str | Failure
     writes: bool | Failure
     odd: Mapping[str, Odd] | Failure
+    company: bool | Failure
 
 
 def measure(subject: Subject) -> Measured:
@@ -81,15 +88,17 @@ def measure(subject: Subject) -> Measured:
         names=names,
         tall=tall,
         wide=wide,
+        square=_structure(subject, curve, SQUARE),
         model=model,
         momentum=momentum,
         scale=_scale(subject, model, names),
-        second=_second(subject, model, momentum),
+        second=_second(subject, model, wide, momentum),
         decay=_tried(lambda: measure_decay(subject)),
         invariant=_tried(lambda: measure_scale_invariance(subject)),
         row=_tried(lambda: one_row(subject)),
         writes=_tried(lambda: writes_gradient(subject)),
         odd=_tried(lambda: measure_odd(subject)),
+        company=_tried(lambda: depends_on_others(subject)),
     )
 
 
@@ -150,19 +159,28 @@ def _structure(
 def _scale(subject: Subject, model: Model | None, names: tuple[Named, ...]) -> Scale | Failure:
     if model is None:
         return Failure("what the update is made of is not known")
+    if not subject.resets:
+        return Failure(DEPENDS)
     variant = names[0].variant
     return _tried(lambda: measure_scale(subject, model, variant))
 
 
 def _second(
-    subject: Subject, model: Model | None, momentum: Momentum | Failure
+    subject: Subject,
+    model: Model | None,
+    wide: Structure | Failure,
+    momentum: Momentum | Failure,
 ) -> SecondMoment | Failure | None:
     if model is None:
         return Failure("what the update is made of is not known")
+    if not subject.resets:
+        return Failure(DEPENDS)
     if model.after == "none":
         return None
     if isinstance(momentum, Failure):
         return momentum
+    if model.after == "column" and (isinstance(wide, Failure) or after(wide, model) != "column"):
+        return Failure("it normalizes columns of tall matrices alone")
     if momentum.decay is None or momentum.nesterov is None:
         return Failure("it is measured behind the momentum, whose rule is not known")
     decay, nesterov = momentum.decay, momentum.nesterov

@@ -13,12 +13,15 @@ from typing import Literal
 import numpy as np
 
 from optgeom.hooks.auditing.inputs import SIDE, responses, scaled
-from optgeom.hooks.auditing.subject import Matrix, StepFailed, Subject
+from optgeom.hooks.auditing.subject import Matrix, StepFailed, Subject, difference
 
 Form = Literal["ema", "heavy_ball", "none", "unknown"]
 
 LEAST, MOST = 1e-3, 1e3
 STAGES = 4
+LATE = 40
+"""Steps after which the momentum has to be what it was: some are warmed up."""
+
 LENGTH = 7
 CLEAR = 0.02
 """Weighted sums below this share of the largest are too near to zero for a sign."""
@@ -34,6 +37,7 @@ class Momentum:
     Attributes:
         newest: weight of the gradient before the newest, over that of the newest.
         older: weight of each gradient over that of the next one, further back.
+        late: the same after `LATE` further steps.
         decay: the momentum coefficient; None where the weights follow no known rule, or do not
             predict the updates of another sequence.
         nesterov: whether the newest gradient is mixed in once more; None as `decay`.
@@ -42,24 +46,25 @@ class Momentum:
 
     newest: float
     older: float
+    late: float
     decay: float | None
     nesterov: bool | None
     form: Form
 
 
-def measure_momentum(subject: Subject, *, transposed: bool = False) -> Momentum:
+def measure_momentum(subject: Subject) -> Momentum:
     """Find the weights of the last three gradients.
 
     Raises:
         StepFailed: a step failed.
     """
-    newest = _ratio(subject, after=0, transposed=transposed)
-    older = _ratio(subject, after=1, transposed=transposed)
+    newest, older = _ratio(subject), _ratio(subject, after=1)
+    late = _ratio(subject, after=1, before=LATE)
     decay, nesterov = _rule(newest, older)
-    if not _predicts(subject, newest, older, transposed=transposed):
+    if abs(late - older) > AGREES * older or not _predicts(subject, newest, older):
         decay = nesterov = None
     form: Form = "none" if decay == 0.0 else _form(subject, decay)
-    return Momentum(newest, older, decay, nesterov, form)
+    return Momentum(newest, older, late, decay, nesterov, form)
 
 
 def _rule(newest: float, older: float) -> tuple[float | None, bool | None]:
@@ -76,12 +81,11 @@ def _rule(newest: float, older: float) -> tuple[float | None, bool | None]:
     return None, None
 
 
-def _predicts(subject: Subject, newest: float, older: float, *, transposed: bool) -> bool:
+def _predicts(subject: Subject, newest: float, older: float) -> bool:
     """Whether the weights tell the signs of the responses to gradients of random amplitudes."""
     amplitudes = np.random.default_rng(18).standard_normal((LENGTH, SIDE))
     sequence = [row[:, None] * scaled(np.ones(SIDE)) for row in amplitudes]
-    update = subject.updates([one.T for one in sequence] if transposed else sequence)[-1]
-    found = responses(update.T if transposed else update)
+    found = responses(subject.updates(sequence)[-1])
     back = np.arange(LENGTH - 1)[::-1]
     weights = np.append(newest * np.power(older, back, where=back > 0, out=np.ones(len(back))), 1.0)
     wanted = weights @ amplitudes
@@ -89,8 +93,13 @@ def _predicts(subject: Subject, newest: float, older: float, *, transposed: bool
     return bool((np.sign(found[clear]) == np.sign(wanted[clear])).all())
 
 
-def _ratio(subject: Subject, *, after: int, transposed: bool) -> float:
-    """The weight of a gradient over that of the next one, with `after` zero gradients behind it.
+def _ratio(subject: Subject, *, after: int = 0, before: int = 1) -> float:
+    """The weight of a gradient over that of the next one.
+
+    Args:
+        subject: the optimizer.
+        after: zero gradients behind the two.
+        before: steps before them.
 
     Returns:
         0 where the older one has no weight that could be seen.
@@ -98,7 +107,7 @@ def _ratio(subject: Subject, *, after: int, transposed: bool) -> float:
     low, high = LEAST, MOST
     amplitudes = np.geomspace(low, high, SIDE - 1)
     for _ in range(STAGES):
-        found = _signs(subject, amplitudes, after=after, transposed=transposed)
+        found = _signs(subject, amplitudes, after=after, before=before)
         if not np.isfinite(found).all():
             raise StepFailed("the update is not finite after a sequence of gradients")
         if not found.any():
@@ -116,38 +125,31 @@ def _ratio(subject: Subject, *, after: int, transposed: bool) -> float:
     return (low + high) / 2
 
 
-def _signs(subject: Subject, amplitudes: Matrix, *, after: int, transposed: bool) -> Matrix:
-    """Responses to a gradient of one, then one of minus the amplitude; a first step goes before."""
+def _signs(subject: Subject, amplitudes: Matrix, *, after: int, before: int) -> Matrix:
+    """Responses to a gradient of one, then one of minus the amplitude, in each direction."""
     idle, busy = np.zeros(SIDE), np.append(np.ones(SIDE - 1), 0.0)
     idle[-1] = 1.0
     # not through `scaled`, which would round the amplitudes
     against = -np.append(amplitudes, 0.0)[:, None] * scaled(np.ones(SIDE))
-    sequence = [scaled(idle), scaled(busy), against]
+    sequence = [*[scaled(idle)] * before, scaled(busy), against]
     sequence += [np.zeros((SIDE, SIDE))] * after
-    if transposed:
-        sequence = [matrix.T for matrix in sequence]
-    update = subject.updates(sequence)[-1]
-    return responses(update.T if transposed else update)[:-1]
+    return responses(subject.updates(sequence)[-1])[:-1]
 
 
 def _form(subject: Subject, decay: float | None) -> Form:
-    """What a buffer holds after a first gradient, or what a first update shows."""
-    gradient = scaled(np.linspace(1.0, 2.0, SIDE))
-    trial = subject.trial(np.zeros_like(gradient))
-    trial.step(gradient)
+    """What a buffer holds after two gradients."""
+    if decay is None:
+        return "unknown"
+    first, second = scaled(np.linspace(1.0, 2.0, SIDE)), scaled(np.linspace(2.0, 0.5, SIDE))
+    trial = subject.trial(np.zeros_like(first))
+    trial.steps([first, second])
+    sums = decay * first + second
     for kept in trial.state().values():
-        if kept.shape != trial.parameter.shape or decay is None:
+        if kept.shape != trial.parameter.shape:
             continue
-        share = _multiple(kept.double().numpy(), gradient)
-        if share is not None and abs(share - 1.0) < AGREES:
+        held = kept.double().numpy()
+        if difference(held, sums) < AGREES:
             return "heavy_ball"
-        if share is not None and abs(share / (1.0 - decay) - 1.0) < AGREES:
+        if difference(held, (1.0 - decay) * sums) < AGREES:
             return "ema"
     return "unknown"
-
-
-def _multiple(found: Matrix, of: Matrix) -> float | None:
-    """The factor between two matrices; None where they are no multiples."""
-    share = float((found * of).sum() / (of**2).sum())
-    rest = float(np.linalg.norm(found - share * of))
-    return share if rest < AGREES * float(np.linalg.norm(found)) else None

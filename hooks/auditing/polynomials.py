@@ -121,14 +121,12 @@ class Variant:
         steps: how many; 0 for the polar factor.
         safety: as in `Polynomial`.
         rows: all steps.
-        source: paper or code.
     """
 
     name: str
     steps: int
     safety: float
     rows: tuple[Row, ...]
-    source: str
 
     def __call__(self, values: Matrix) -> Matrix:
         """The image of singular values that were divided by the Frobenius norm, same shape."""
@@ -150,7 +148,8 @@ class Variant:
         return found
 
 
-EXACT = Variant("exact", 0, 0.0, (), "the polar factor U V^T")
+EXACT = Variant("exact", 0, 0.0, ())
+"""The polar factor U V^T itself."""
 
 
 def variants() -> Iterator[Variant]:
@@ -160,4 +159,4 @@ def variants() -> Iterator[Variant]:
         for steps in one.steps:
             rows = tuple(one.rows[min(at, len(one.rows) - 1)] for at in range(steps))
             for safety in one.safety:
-                yield Variant(one.name, steps, safety, rows, one.source)
+                yield Variant(one.name, steps, safety, rows)

@@ -39,6 +39,13 @@ def _sizes(matrix: Matrix, after: Normalization) -> Matrix | float:
     return found
 
 
+_CURVES = {
+    True: "orthogonalization",
+    False: "a function of the singular values",
+    None: "a function of the singular values",
+}
+
+
 def _positive(values: Matrix) -> Matrix:
     return np.where(values > 0, values, 1.0)
 
@@ -82,7 +89,8 @@ class Model:
         if self.after == "elementwise":
             direction = (left * outputs) @ right
             clear = np.abs(direction) > np.sqrt(np.mean(direction**2)) / 3
-            return _apart(update[clear], np.sign(direction[clear]))
+            signs = np.sign(direction[clear])
+            return _apart(update[clear], signs) if len(signs) else np.inf
         for _ in range(REFINED):
             direction = (left * outputs) @ right
             undone = update * _sizes(direction, self.after)
@@ -94,7 +102,7 @@ class Model:
         """In the order in which it is done."""
         parts = [
             f"{self.before} normalization" if self.before != "none" else "",
-            "orthogonalization" if self.curve is not None else "",
+            _CURVES[self.curve.orthogonalizes] if self.curve is not None else "",
             f"{self.after} normalization" if self.after != "none" else "",
         ]
         return ", then ".join(part for part in parts if part) or "the gradient as it is"
@@ -181,5 +189,5 @@ def _fits(
 
 def _apart(found: Matrix, wanted: Matrix) -> float:
     """The relative distance from the nearest multiple."""
-    scale = float((wanted * found).sum() / (wanted**2).sum())
-    return difference(scale * wanted, found)
+    size = float((wanted**2).sum())
+    return difference(float((wanted * found).sum()) / size * wanted, found) if size else np.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, Literal
@@ -39,6 +40,8 @@ class Trial:
         dtype: of the parameter.
         way: how it wants its gradient.
         resets: False leaves the weights where the step moved them.
+        decays: a factor on the `weight_decay` of all groups, where they have one.
+        upwards: the optimizer goes up the gradient: its updates are turned round.
 
     Raises:
         AuditError: it cannot be made, or its lr is zero.
@@ -52,12 +55,18 @@ class Trial:
         dtype: torch.dtype = torch.float32,
         way: Way = "dense",
         resets: bool = True,
+        decays: float = 1.0,
+        upwards: bool = False,
     ) -> None:
         self.start = torch.from_numpy(np.ascontiguousarray(weights)).to(dtype)
         self.parameter = nn.Parameter(self.start.clone())
         self.optimizer = made(factory, [self.parameter])
         self.lr = rate_of(self.optimizer)
         self._way, self._resets = way, resets
+        self._sign = -1.0 if upwards else 1.0
+        for group in self.optimizer.param_groups if decays != 1.0 else ():
+            if group.get("weight_decay"):
+                group["weight_decay"] = group["weight_decay"] * decays
 
     def step(self, gradient: Matrix | Tensor | None) -> Matrix:
         """One step.
@@ -85,7 +94,8 @@ class Trial:
         if self._resets:
             with torch.no_grad():
                 self.parameter.copy_(self.start)
-        return moved.numpy() / self.lr
+        found: Matrix = self._sign * moved.numpy() / self.lr
+        return found
 
     def steps(self, gradients: Sequence[Matrix]) -> list[Matrix]:
         """The updates of one step after the other."""
@@ -101,13 +111,13 @@ class Trial:
     def _given(self, gradient: Matrix | Tensor | None) -> Tensor | None:
         if gradient is None or isinstance(gradient, Tensor):
             return gradient
-        dense = torch.from_numpy(np.array(gradient)).to(self.start.dtype)
+        dense = torch.from_numpy(np.array(gradient, order="C")).to(self.start.dtype)
         return dense.to_sparse() if self._way == "sparse" else dense
 
     def _closure(self, gradient: Tensor | None) -> Callable[[], Tensor]:
         def evaluate() -> Tensor:
             self.parameter.grad = None if gradient is None else gradient.clone()
-            return torch.zeros(())
+            return torch.zeros((), device="cpu")
 
         return evaluate
 
@@ -120,6 +130,7 @@ class Subject:
         dtype: of the parameters: float32 where it takes them, else bfloat16.
         way: how it wants its gradient.
         resets: whether the weights can be put back after each step without changing its updates.
+        upwards: whether its first update goes up the gradient; its updates are turned round then.
         name: of its class.
         lr: of its first group; 1 where it has none.
         settings: of its first group, without the parameters.
@@ -130,7 +141,7 @@ class Subject:
 
     def __init__(self, factory: Factory) -> None:
         self.factory = factory
-        self.resets = True
+        self.resets, self.upwards = True, False
         failed = self._find()
         if failed:
             raise AuditError(
@@ -143,6 +154,7 @@ class Subject:
         groups = getattr(optimizer, "param_groups", None) or [{}]
         self.settings = {key: plain(value) for key, value in groups[0].items() if key != "params"}
         self.resets = self._can_be_put_back()
+        self.upwards = self._goes_upwards()
 
     @property
     def is_single(self) -> bool:
@@ -155,9 +167,22 @@ class Subject:
         other.dtype = dtype
         return other
 
-    def trial(self, weights: Matrix) -> Trial:
-        """A new optimizer over one matrix that starts at these weights."""
-        return Trial(self.factory, weights, dtype=self.dtype, way=self.way, resets=self.resets)
+    def trial(self, weights: Matrix, *, decays: float = 1.0) -> Trial:
+        """A new optimizer over one matrix that starts at these weights.
+
+        Args:
+            weights: (m, n).
+            decays: a factor on the `weight_decay` of its groups.
+        """
+        return Trial(
+            self.factory,
+            weights,
+            dtype=self.dtype,
+            way=self.way,
+            resets=self.resets,
+            decays=decays,
+            upwards=self.upwards,
+        )
 
     def updates(self, gradients: Sequence[Matrix]) -> list[Matrix]:
         """The updates of a sequence of gradients, from zero weights.
@@ -202,10 +227,19 @@ class Subject:
         """Whether it keeps no weights of its own, which a step would return to."""
         generator = np.random.default_rng(1)
         gradients = [generator.standard_normal((8, 8)) for _ in range(3)]
-        put_back = self.updates(gradients)
-        self.resets = False
-        left = self.updates(gradients)
-        return all(difference(one, other) < 0.02 for one, other in zip(put_back, left, strict=True))
+        found = []
+        for self.resets in (True, False):
+            # a decay of weights that have moved is no sign of it
+            found.append(self.trial(np.zeros((8, 8)), decays=0.0).steps(gradients))
+        return all(difference(one, other) < 0.02 for one, other in zip(*found, strict=True))
+
+    def _goes_upwards(self) -> bool:
+        """Whether the update of one gradient, fed again and again, has it against it."""
+        gradient = np.random.default_rng(2).standard_normal((8, 8))
+        try:
+            return float((self.update(gradient) * gradient).sum()) < 0.0
+        except StepFailed:
+            return False
 
 
 def made(factory: Factory, parameters: list[nn.Parameter]) -> Any:
@@ -233,15 +267,19 @@ def rate_of(optimizer: Any) -> float:
     """The learning rate of the first group; 1 where it has none.
 
     Raises:
-        AuditError: it is zero.
+        AuditError: it is zero, or no number.
     """
     groups = getattr(optimizer, "param_groups", None) or [{}]
     lr = groups[0].get("lr")
     if lr is None:
         return 1.0
-    if float(lr) == 0.0:
-        raise AuditError("lr is 0: nothing would move. Give it the lr that you train with")
-    return float(lr)
+    try:
+        rate = float(lr)
+    except (TypeError, ValueError) as error:
+        raise AuditError(f"lr is no number: {lr!r}") from error
+    if rate == 0.0 or not math.isfinite(rate):
+        raise AuditError(f"lr is {rate:g}: give it the lr that you train with")
+    return rate
 
 
 def difference(one: Matrix, other: Matrix) -> float:
@@ -263,6 +301,8 @@ def plain(value: Any) -> Any:
     """A setting as JSON can hold it."""
     if isinstance(value, Tensor):
         return float(value) if value.numel() == 1 else list(value.shape)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):

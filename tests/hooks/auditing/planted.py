@@ -77,6 +77,11 @@ class NorMuon(torch.optim.Optimizer):
 class Muon(NorMuon):
     """No normalization, and the original factor."""
 
+    def __init__(self, params: Any, lr: float = 0.02) -> None:
+        super().__init__(params, lr)
+        for group in self.param_groups:
+            del group["beta2"]
+
     def normalize(self, matrix: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         return matrix
 
@@ -144,7 +149,8 @@ class ElementwiseBefore(Muon):
 
     def momentum(self, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         found = super().momentum(gradient, state, group)
-        return found / (self.second_moment(gradient.square(), state, group).sqrt() + 1e-8)
+        adam = {**group, "beta2": 0.95}
+        return found / (self.second_moment(gradient.square(), state, adam).sqrt() + 1e-8)
 
 
 class UnitRows(NorMuon):

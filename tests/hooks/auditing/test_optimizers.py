@@ -168,7 +168,8 @@ TORCH: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     ),
     # a maximum, not a mean of squares
     "Adamax": ({}, adaptive(momentum=0.9, second_moment_decay=UNKNOWN)),
-    "LBFGS": ({}, {"orthogonalizes": UNKNOWN, "momentum": UNKNOWN}),
+    # its first step goes down the gradient; the next ones depend on what it has seen
+    "LBFGS": ({}, {"orthogonalizes": False, "normalization": "none", "momentum": UNKNOWN}),
     "Muon": ({}, {"orthogonalizes": True}),
     # Dozat's schedule is no constant coefficient
     "NAdam": ({}, adaptive(momentum=UNKNOWN, nesterov=UNKNOWN)),

@@ -42,7 +42,7 @@ def test_every_fault_is_found_and_nothing_else(name: str, alone: Alone) -> None:
     allowed = {
         "SmallerAxis": "reduced to the signs",
         "WritesGradient": "",
-        "UnitRows": "second_moment_decay=0.95, measured is 0.0",
+        "UnitRows": "beta2=0.95, measured is 0.0",
         "ElementwiseBefore": "",
         "NaNAtZero": "a huge gradient: NaN",
     }

@@ -38,7 +38,7 @@ def test_one_that_is_not_says_what_was_found_and_how(report: AuditReport) -> Non
 
 
 def test_numbers_may_differ_by_what_was_measured_and_no_more(report: AuditReport) -> None:
-    report.expect(second_moment_decay=0.951)
+    report.expect(second_moment_decay=0.9505)
     for wrong in ({"second_moment_decay": 0.96}, {"momentum": 0.9}, {"rms": 0.25}):
         with pytest.raises(ExpectationFailed):
             report.expect(**wrong)
