@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from optgeom.hooks.costs import Costs, percent
+from optgeom.hooks.findings import Findings
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.worker import Worker
@@ -33,7 +34,7 @@ class Ending:
         ranks: Ranks,
         guard: Guard,
         costs: Costs,
-        *,
+        findings: Findings,
         layers: int,
         budget: float | None,
     ) -> None:
@@ -45,6 +46,7 @@ class Ending:
             ranks: give their process group back.
             guard: knows what stopped the capture.
             costs: what capture took.
+            findings: took time too.
             layers: how many are captured.
             budget: the share that was allowed.
         """
@@ -53,6 +55,7 @@ class Ending:
         self._ranks = ranks
         self._guard = guard
         self._costs = costs
+        self._findings = findings
         self._layers = layers
         self._budget = budget
         self._process = os.getpid()
@@ -95,7 +98,8 @@ class Ending:
     def _say(self, closing: float) -> None:
         if self._ranks.rank:
             return
-        costs, background = self._costs, self._worker.seconds + self._writer.seconds
+        costs = self._costs
+        background = self._worker.seconds + self._writer.seconds + self._findings.seconds
         failure = self._guard.error or self._writer.failure
         left_out = {
             "budget": costs.rows_left_out,

@@ -37,17 +37,21 @@ CACHE_BYTES = 32 << 20
 class Findings:
     """Looks for findings, and hands over each rule's first one of a severity, in any layers."""
 
-    def __init__(self, folder: Path, tell: OnFinding | None, *, reads: bool) -> None:
+    def __init__(
+        self, folder: Path, tell: OnFinding | None, *, reads: bool, start_step: int
+    ) -> None:
         """Be ready; nothing is read before the first capture.
 
         Args:
             folder: of the trace that is being written.
             tell: the caller's function, on every rank; None: nothing is ever looked for.
             reads: whether this rank does the looking.
+            start_step: of this attempt; an older one's captures are not looked at.
         """
         self._folder = folder
         self._tell = tell
         self._reads = reads and tell is not None
+        self._start = self._step = start_step
         self._trace: Trace | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -62,8 +66,13 @@ class Findings:
         with self._lock:
             return len(self._new)
 
-    def look(self) -> None:
-        """Start a diagnosis on a thread of its own, if none runs and it is time for one."""
+    def look(self, step: int) -> None:
+        """Start a diagnosis on a thread of its own, if none runs and it is time for one.
+
+        Args:
+            step: that was captured last.
+        """
+        self._step = step
         now = time.perf_counter()
         is_busy = self._thread is not None and self._thread.is_alive()
         if self._reads and not is_busy and now >= self._next:
@@ -78,9 +87,13 @@ class Findings:
 
     def tell(self, findings: tuple[Finding, ...]) -> None:
         """Call the caller's function; what it raises is the caller's, and meant."""
-        for finding in findings:
-            if self._tell is not None:
-                self._tell(finding)
+        waiting = list(findings)
+        try:
+            while waiting and self._tell is not None:
+                self._tell(waiting.pop(0))
+        finally:
+            with self._lock:  # what was not told is told the next time
+                self._new = waiting + self._new
 
     def last(self) -> tuple[Finding, ...]:
         """Look once more, at the end of the run, in this thread."""
@@ -112,6 +125,7 @@ class Findings:
             self._trace = Trace(find(str(self._folder)), Cache(CACHE_BYTES))
         self._trace.refresh()
         steps = self._trace.steps(stage=None)
+        steps = steps[(steps >= self._start) & (steps <= self._step)]
         if not len(steps):
             return ()
         return diagnose(self._trace, steps=steps[-LAST:].tolist()).findings

@@ -120,7 +120,7 @@ class Recorder:
             stages,
         )
         self._ending = Ending(
-            writer, self._worker, ranks, self._guard, self._costs, layers=len(layers), budget=budget
+            writer, self._worker, ranks, self._guard, self._costs, findings, len(layers), budget
         )
         weakref.finalize(self, self._ending.later).atexit = False
         self._attachments = [
@@ -415,7 +415,7 @@ class Recorder:
             lost["writer"] = sum(self._writer.dropped.values())
             for name, value in costs.scalars(self._background, lost):
                 self._writer.scalar(self._step, name, value)
-        self._findings.look()
+        self._findings.look(self._step)
         self._keep_to_budget()
 
     @property

@@ -147,7 +147,9 @@ def watch(
         strict=strict,
         wait=wait,
         room=room,
-        findings=Findings(writer.path, on_finding, reads=ranks.rank == 0),
+        findings=Findings(
+            writer.path, on_finding, reads=ranks.rank == 0, start_step=start_step or 0
+        ),
     )
 
 

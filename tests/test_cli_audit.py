@@ -68,6 +68,22 @@ def test_modules_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert json.loads(result.output)["optimizer"] == "SGD"
 
 
+def test_what_a_module_prints_is_not_in_the_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import torch\nprint('hello')\n\ndef make(params):\n    print('made')\n"
+        "    return torch.optim.SGD(params, lr=0.1, weight_decay=float('1e-3'))\n"
+    )
+    (tmp_path / "broken.py").write_text("raise SystemExit(5)\n")
+    monkeypatch.chdir(tmp_path)
+    result = run("loud:make", "--no-ranks", "--json")
+    assert json.loads(result.stdout)["optimizer"] == "SGD"
+    broken = run("broken:make")
+    assert broken.exit_code == 2
+    assert "cannot be imported: SystemExit" in broken.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

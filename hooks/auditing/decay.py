@@ -77,7 +77,10 @@ def measure_decay(subject: Subject) -> Decay:
     if setting:
         controls.insert(0, subject.trial(weights, decays=0.0).steps(fed))
     for control in controls:
-        pulls = [subject.lr * (one - other) for one, other in zip(moved, control, strict=True)]
+        sign = -1.0 if subject.upwards else 1.0  # what its updates were turned by
+        pulls = [
+            sign * subject.lr * (one - other) for one, other in zip(moved, control, strict=True)
+        ]
         if not np.isfinite(pulls).all():
             return Decay("unknown", 0.0, setting, "", "the update is not finite")
         if max(float(np.linalg.norm(one)) for one in pulls) <= rounding:

@@ -8,6 +8,7 @@ from typing import Any
 from optgeom.hooks.auditing.measuring import Failure, Measured
 from optgeom.hooks.auditing.ranks import Ranks
 from optgeom.hooks.auditing.report import UNKNOWN, Answer, AuditFinding
+from optgeom.hooks.auditing.second_moment import SecondMoment
 from optgeom.hooks.auditing.subject import Subject
 
 SETTINGS: Mapping[str, tuple[type, tuple[str, ...]]] = {
@@ -28,7 +29,7 @@ def findings(
     """All findings, the most severe first."""
     found = [
         *_moves(subject, measured),
-        *_orthogonalization(subject, answers),
+        *_orthogonalization(subject, measured, answers),
         *_structure(measured, answers),
         *_scale(measured, answers),
         *_decay(measured),
@@ -61,7 +62,9 @@ def _moves(subject: Subject, measured: Measured) -> Iterator[AuditFinding]:
         )
 
 
-def _orthogonalization(subject: Subject, answers: Mapping[str, Answer]) -> Iterator[AuditFinding]:
+def _orthogonalization(
+    subject: Subject, measured: Measured, answers: Mapping[str, Answer]
+) -> Iterator[AuditFinding]:
     if answers["orthogonalizes"].value is False and "muon" in subject.name.lower():
         yield AuditFinding(
             "severe",
@@ -73,12 +76,13 @@ def _orthogonalization(subject: Subject, answers: Mapping[str, Answer]) -> Itera
             "warning",
             "what its update is made of is not known: " + answers["orthogonalizes"].measured,
         )
-    if answers["orthogonalizes"].value is True:
-        for name in ("rescale", "shape_factor", "second_moment_decay"):
-            if answers[name].value == UNKNOWN and answers["neuron_axis"].value != UNKNOWN:
-                yield AuditFinding(
-                    "warning", f"its {name} is none that is known: {answers[name].measured}"
-                )
+    if answers["orthogonalizes"].value is True and answers["neuron_axis"].value != UNKNOWN:
+        unknown = [name for name in ("rescale", "shape_factor") if answers[name].value == UNKNOWN]
+        if isinstance(measured.second, SecondMoment) and measured.second.decay is None:
+            unknown.append("second_moment_decay")
+        for name in unknown:
+            text = f"its {name} is none that is known: {answers[name].measured}"
+            yield AuditFinding("warning", text)
 
 
 def _structure(measured: Measured, answers: Mapping[str, Answer]) -> Iterator[AuditFinding]:
@@ -127,7 +131,9 @@ def _decay(measured: Measured) -> Iterator[AuditFinding]:
     decay = measured.decay
     if isinstance(decay, Failure) or not decay.setting:
         return
-    if decay.coefficient < 0:
+    if decay.form == "unknown":
+        yield AuditFinding("warning", f"weight_decay={decay.setting:g} is set: {decay.words}")
+    elif decay.coefficient < 0:
         yield AuditFinding("severe", f"the weights grow: {decay.words}")
     elif decay.form == "none":
         yield AuditFinding(

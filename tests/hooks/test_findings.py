@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import optgeom
+from optgeom.geometry import Finding
 from optgeom.hooks import findings
 from optgeom.hooks.errors import WatchError
 from tests.ranks import assert_ended_well, run_ranks
@@ -134,6 +135,48 @@ def test_what_is_no_function_is_refused_before_training(tmp_path: Path) -> None:
             tmp_path / "run",
             on_finding="stop",  # type: ignore[arg-type]
         )
+
+
+def test_a_resumed_run_is_not_told_of_the_attempt_before(tmp_path: Path) -> None:
+    train(tmp_path / "run", 60)
+    told: list[Any] = []
+    model = Linear()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    with optgeom.watch(
+        model,
+        optimizer,
+        tmp_path / "run",
+        every=2,
+        budget=None,
+        start_step=20,
+        on_finding=told.append,
+    ) as rec:
+        for step in range(20, 40):
+            backward(model, step)
+            optimizer.step()
+            if (thread := rec._findings._thread) is not None:
+                thread.join()
+    assert [one.title for one in told if one.severity != "note"] == []
+
+
+def test_what_was_not_told_is_told_the_next_time(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def once(finding: Any) -> None:
+        told.append(finding.rule)
+        if len(told) == 1:
+            raise ValueError("not now")
+
+    looks = findings.Findings(tmp_path, once, reads=False, start_step=0)
+    both = [finding("not_orthogonal"), finding("muon_scale")]
+    with pytest.raises(ValueError, match="not now"):
+        looks.tell(tuple(both))
+    looks.tell(looks.take())
+    assert told == ["not_orthogonal", "muon_scale"]
+
+
+def finding(rule: str) -> Finding:
+    return Finding(rule, "severe", "", (), (), (), "", "")
 
 
 @pytest.mark.distributed

@@ -180,6 +180,71 @@ class WrongMomentum(NorMuon):
         return super().momentum(gradient, state, {**group, "momentum": 0.9})
 
 
+class Ascent(NorMuon):
+    """The sign of the step is wrong."""
+
+    def rescale(self, update: Tensor) -> Tensor:
+        return -super().rescale(update)
+
+
+class DecayGrows(NorMuon):
+    def decay(self, p: Tensor, group: dict[str, Any]) -> None:
+        p.mul_(1 + group["lr"] * group["weight_decay"])
+
+
+class DecayOfSigns(NorMuon):
+    """L1 under the name of weight decay."""
+
+    def decay(self, p: Tensor, group: dict[str, Any]) -> None:
+        p.sub_(p.sign(), alpha=group["lr"] * group["weight_decay"])
+
+
+class NaNOnWide(NorMuon):
+    def orthogonalize(self, matrix: Tensor) -> Tensor:
+        found = super().orthogonalize(matrix)
+        return found if matrix.size(0) >= matrix.size(1) else found * float("nan")
+
+
+class Still(NorMuon):
+    """A step that forgot to write."""
+
+    def rescale(self, update: Tensor) -> Tensor:
+        return update * 0.0
+
+
+class ColumnsOfSquare(NorMuon):
+    def normalize(self, matrix: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        axis = 0 if matrix.size(0) == matrix.size(1) else 1
+        second = self.second_moment(matrix.square().mean(axis, keepdim=True), state, group)
+        return matrix / (second.sqrt() + 1e-8)
+
+
+class OneSecondMoment(NorMuon):
+    """Kept by shape, so that matrices of one shape share it."""
+
+    def second_moment(self, square: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        self.shared: dict[Any, Any] = getattr(self, "shared", {})
+        return super().second_moment(square, self.shared.setdefault(square.shape, {}), group)
+
+
+class WarmedUp(NorMuon):
+    """The momentum of a speedrun: 0.85 at first."""
+
+    def momentum(self, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        state["step"] = state.get("step", 0) + 1
+        warmed = 0.85 + min(1.0, state["step"] / 40) * 0.1
+        return super().momentum(gradient, state, {**group, "momentum": warmed})
+
+
+class RootOfNothing(NorMuon):
+    """Divides by the second moment itself."""
+
+    def normalize(self, matrix: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        return matrix / self.second_moment(
+            matrix.square().mean(1, keepdim=True), state, group
+        ).add_(1e-8)
+
+
 class ThreeSteps(Muon):
     """Another number of steps than the five of its settings."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import pytorch_optimizer
 import torch
 
 from optgeom.hooks.auditing.report import AuditReport
@@ -29,6 +31,13 @@ FAULTS = {
     "WrongMomentum": ("warning", "momentum=0.95, measured is 0.9"),
     "ThreeSteps": ("warning", "ns_steps=5, measured is 3"),
     "Contiguous": ("severe", "not contiguous"),
+    "Ascent": ("severe", "goes up the gradient"),
+    "DecayGrows": ("severe", "the weights grow"),
+    "DecayOfSigns": ("warning", "by no known rule"),
+    "NaNOnWide": ("severe", "wide matrices: the update is not finite"),
+    "Still": ("severe", "moved nothing"),
+    "ColumnsOfSquare": ("warning", "column on square ones"),
+    "OneSecondMoment": ("warning", "depends on the other matrices"),
 }
 
 
@@ -45,6 +54,7 @@ def test_every_fault_is_found_and_nothing_else(name: str, alone: Alone) -> None:
         "UnitRows": "beta2=0.95, measured is 0.0",
         "ElementwiseBefore": "",
         "NaNAtZero": "a huge gradient: NaN",
+        "Still": "the weights do not decay",
     }
     assert [said for said in others if name not in allowed or allowed[name] not in said] == []
 
@@ -130,3 +140,69 @@ def test_a_square_root_is_neither(alone: Alone) -> None:
             return ((left * (values / values.norm()).sqrt()) @ right).float()
 
     assert alone(Root)["orthogonalizes"] == "unknown"
+
+
+def test_a_momentum_that_is_warmed_up_is_unknown_with_both_values(alone: Alone) -> None:
+    report = alone(planted.WarmedUp)
+    assert report["momentum"] == "unknown"
+    assert "after 40 steps" in report.answers["momentum"].measured
+    assert report.is_clean
+
+
+def test_a_rule_that_nobody_has_is_unknown(alone: Alone) -> None:
+    class NorMuonOfSquares(planted.RootOfNothing):
+        pass
+
+    report = alone(NorMuonOfSquares)
+    assert report["normalization"] == "unknown"
+    assert any("is not known" in one.text for one in report.findings)
+
+
+@pytest.mark.parametrize(("lr", "decay"), [(0.02, 1.2), (0.1, 1.0), (10.0, 0.1), (1e-8, 0.1)])
+def test_neither_a_heavy_decay_nor_an_odd_rate_misleads(
+    lr: float, decay: float, alone: Alone
+) -> None:
+    report = alone(lambda params: planted.NorMuon(params, lr=lr, weight_decay=decay))
+    report.expect(
+        neuron_axis="rows",
+        rescale="rms",
+        momentum=0.95,
+        second_moment_decay=0.95,
+        weight_decay=decay,
+        decay_form="decoupled",
+    )
+    assert report.findings == ()
+
+
+def test_settings_of_an_adamw_inside_are_not_the_matrices(alone: Alone) -> None:
+    class Dion(planted.NorMuon):
+        """Groups of microsoft/dion hold the betas of its AdamW too."""
+
+        def __init__(self, params: Any) -> None:
+            super().__init__(params)
+            for group in self.param_groups:
+                group |= {"mu": 0.95, "muon_beta2": 0.95, "beta1": 0.9, "beta2": 0.999}
+            self.own = {"momentum": 0.95, "beta2": 0.95}
+
+        def momentum(self, gradient: Any, state: Any, group: Any) -> Any:
+            return super().momentum(gradient, state, {**group, **self.own})
+
+        def second_moment(self, square: Any, state: Any, group: Any) -> Any:
+            return super().second_moment(square, state, {**group, **self.own})
+
+    assert alone(Dion).findings == ()
+
+
+def test_the_weight_of_the_newest_gradient_is_told_from_a_momentum(alone: Alone) -> None:
+    report = alone(lambda params: pytorch_optimizer.SCION(params, lr=0.01, momentum=0.1))
+    assert report["momentum"] == 0.9
+    assert report.is_clean
+    assert any("weight of the newest gradient" in one.text for one in report.findings)
+
+
+def test_maximize_is_what_it_says(alone: Alone) -> None:
+    report = alone(lambda params: torch.optim.SGD(params, lr=0.1, maximize=True))
+    assert report.is_clean
+    assert [one.text for one in report.findings] == [
+        "its update goes up the gradient, as maximize says"
+    ]

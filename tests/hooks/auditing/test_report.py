@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -89,6 +93,44 @@ def test_the_random_state_is_left_as_it_was() -> None:
     assert random.getstate() == before
 
 
+def test_random_states_that_the_optimizer_draws_from_are_put_back() -> None:
+    class Draws(planted.NorMuon):
+        def rescale(self, update: torch.Tensor) -> torch.Tensor:
+            random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
+            return super().rescale(update)
+
+    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
+    optgeom.audit(Draws, ranks=False)
+    after = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
+    assert before == after
+
+
+def test_threads_that_audit_at_once_leave_everything_as_it_was() -> None:
+    filters = list(warnings.filters)
+    torch.manual_seed(4)
+    wanted = torch.rand(2)
+    torch.manual_seed(4)
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda _: optgeom.audit(planted.Muon, ranks=False), range(3)))
+    assert reports[0] == reports[1] == reports[2]
+    assert torch.equal(torch.rand(2), wanted)
+    assert warnings.filters == filters
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_modes_of_the_caller_do_not_matter(mode: Callable[[], Any], report: AuditReport) -> None:
+    with mode():
+        assert optgeom.audit(planted.NorMuon, ranks=False) == report
+
+
+def test_a_default_device_of_the_caller_does_not_matter(report: AuditReport) -> None:
+    torch.set_default_device("meta")
+    try:
+        assert optgeom.audit(planted.NorMuon, ranks=False) == report
+    finally:
+        torch.set_default_device(None)
+
+
 def test_it_says_the_same_twice(report: AuditReport) -> None:
     assert optgeom.audit(planted.NorMuon, ranks=False) == report
 
@@ -103,6 +145,8 @@ def test_what_cannot_be_made_is_said() -> None:
         optgeom.audit(lambda params: params)
     with pytest.raises(AuditError, match="lr is 0"):
         optgeom.audit(lambda params: torch.optim.SGD(params, lr=0.0))
+    with pytest.raises(AuditError, match="lr is nan"):
+        optgeom.audit(lambda params: torch.optim.SGD(params, lr=float("nan")))
 
 
 def test_what_cannot_step_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -58,14 +59,20 @@ def audit(
 
     Exit code 1: something was found that should be known before training, or is not as expected.
     """
-    made, given = _callable(optimizer), _settings(settings)
-    _check(optimizer, made, given)
+    given = _settings(settings)
     group, expected = _pairs(marks, "--group"), _pairs(wanted, "--expect")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for what a program may read
+            made = _callable(optimizer)
+            _check(optimizer, made, given)
 
-    def factory(parameters: list[Any]) -> Any:
-        return made([{"params": parameters, **group}] if group else parameters, **given)
+            def factory(parameters: list[Any]) -> Any:
+                return made([{"params": parameters, **group}] if group else parameters, **given)
 
-    report = optgeom.audit(factory, ranks=ranks)
+            report = optgeom.audit(factory, ranks=ranks)
+    except KeyboardInterrupt:
+        click.echo("optgeom: stopped", err=True)
+        sys.exit(130)
     failed = ""
     if expected:
         from optgeom.hooks.auditing.report import ExpectationFailed
@@ -75,7 +82,7 @@ def audit(
         except ExpectationFailed as error:
             failed = str(error)
     if as_json:
-        click.echo(json.dumps(report.to_json()))
+        click.echo(json.dumps(report.to_json(), allow_nan=False))
     else:
         console = Console()
         for part in audit_tables(report):
@@ -94,8 +101,10 @@ def _callable(address: str) -> Callable[..., Any]:
         sys.path.insert(0, "")
     try:
         found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise click.UsageError(f"{module} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+        raise click.UsageError(
+            f"{module} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     for part in name.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, dir(found), n=3)
