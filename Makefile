@@ -32,7 +32,7 @@ chromium:
 	@sh tests/chromium.sh
 
 test: .venv/.dev chromium lint ## Install the development side, lint, run every test
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # on top of .venv, so that torch is installed once
 .venv-optimizers/.done: tests/optimizers/requirements.txt .venv/.dev

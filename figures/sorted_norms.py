@@ -36,6 +36,7 @@ from optgeom.figures.reading import (
 from optgeom.figures.statuses import status_at, unusable
 from optgeom.figures.theme import HEIGHT, Theme, ThemeName, axis, crosshair, layout, theme_of
 from optgeom.figures.thin import percent, sorted_places
+from optgeom.traces.errors import NotCaptured
 
 if TYPE_CHECKING:
     from optgeom.traces.info import LayerInfo
@@ -171,11 +172,15 @@ def _extent(norms: npt.NDArray[np.floating]) -> tuple[float, float]:
 
 def _exact(trace: Trace, layer: str, step: int, slot: int) -> list[NormCurve]:
     raw = captured_steps(trace, layer, stage="ns_input", table="updates")
-    at = at_or_before(raw, step)
-    if at is None:
-        return []
-    values, neurons = sorted_ratio(polar_row_norms(trace.matrix(at, layer, stage="ns_input")))
-    return [NormCurve(trace.name, slot, at, values, neurons)] if values.size else []
+    while (at := at_or_before(raw, step)) is not None:
+        try:
+            matrix = trace.matrix(at, layer, stage="ns_input")
+        except NotCaptured:  # a rank of a live run has not written its rows yet: the capture before
+            raw = tuple(one for one in raw if one < at)
+            continue
+        values, neurons = sorted_ratio(polar_row_norms(matrix))
+        return [NormCurve(trace.name, slot, at, values, neurons)] if values.size else []
+    return []
 
 
 def plot(

@@ -83,10 +83,10 @@ def read_matrix(
         part = parts[number]
         within = rows.rows[rows.parts == number].tolist()
         for _, block in _sealed(part).read_rows(within, _BLOCK):
-            shape = (_integer(block, "rows"), _integer(block, "cols"))
+            size = (_integer(block, "rows"), _integer(block, "cols"))
             values = memoryview(block.column("values")[0].as_buffer())
             dtype = block.column("dtype")[0].as_py()
-            stored = _stored(values, dtype, shape, part.shown)
+            stored = _stored(values, dtype, size, part.shown)
             blocks[_integer(block, "row_start"), _integer(block, "col_start")] = (dtype, stored)
     m = max(top + stored.shape[0] for (top, _), (_, stored) in blocks.items())
     n = max(left + stored.shape[1] for (_, left), (_, stored) in blocks.items())
@@ -95,8 +95,8 @@ def read_matrix(
         m, n = _wanted((m, n), shape, one_per_neuron=stage == "second_moment")
     if not _cover(blocks, m, n):
         raise NotCaptured(
-            f"{layer} {stage} at step {step} is incomplete: {len(blocks)} of its blocks are there, others are missing or "
-            "overlap; has a rank stopped before the others?"
+            f"{layer} {stage} at step {step} is incomplete: {len(blocks)} of its blocks are there, "
+            "others are missing or overlap; has a rank stopped before the others?"
         )
     matrix: Floats = np.empty((m, n), np.float32)
     for (top, left), (dtype, stored) in blocks.items():
@@ -113,11 +113,13 @@ def _wanted(
     A second moment may have one number per row, or per column, which no shape in run.json says.
     """
     (m, n), (rows, cols) = found, layer
+    if m > rows or n > cols:
+        return found  # of another shape than run.json says, and whoever takes it will see that
     if one_per_neuron and n == 1:
-        return max(m, rows), 1
+        return rows, 1
     if one_per_neuron and m == 1:
-        return 1, max(n, cols)
-    return max(m, rows), max(n, cols)
+        return 1, cols
+    return rows, cols
 
 
 def _cover(blocks: Mapping[tuple[int, int], tuple[str, Any]], rows: int, cols: int) -> bool:

@@ -123,7 +123,7 @@ def _cells(course: Course, load: Loaded, held: _Held) -> Iterator[Cell]:
             after = load.matrices.get((course.whole.layers[0].name, "second_moment"))
         held.meet(expected=step in course.recorded, found=after is not None)
         if matrix is None:
-            held.anchored, held.broken, status = False, True, "incomplete"
+            held.anchored, held.broken, status = False, basis is not None, "incomplete"
         elif held.broken:
             status = "second_moment_incomplete"
         else:

@@ -112,9 +112,8 @@ def entering(trace: Trace, layer: LayerInfo, rule: Rule) -> Entering | None:
             elif mixing.decay and not _is_with(trace, layer, "weight", attempts):
                 mixing = replace(mixing, decay=0.0)
                 caveats.append(NO_DECAY)
-        elif stage == "ns_input" and not rule.looks_ahead:
-            if group_of(trace.info, layer)[1].get("nesterov"):
-                caveats.append(HAS_LOOK_AHEAD)
+        elif stage == "ns_input" and not rule.looks_ahead and _looks_ahead(trace.info, layer):
+            caveats.append(HAS_LOOK_AHEAD)
         return Entering(stage, attempts, mixing, tuple(caveats))
     return None
 
@@ -133,6 +132,10 @@ def group_of(info: RunInfo, layer: LayerInfo) -> tuple[OptimizerInfo | None, Map
             groups = one.groups[layer.group : layer.group + 1]
             return one, groups[0] if groups else {}
     return None, {}
+
+
+def _looks_ahead(info: RunInfo, layer: LayerInfo) -> bool:
+    return bool(group_of(info, layer)[1].get("nesterov"))
 
 
 def _mixing(info: RunInfo, layer: LayerInfo) -> Mixing | None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optgeom.geometry.comparison.result import number
 from optgeom.geometry.counterfactual.rule import Rule
-from optgeom.geometry.counterfactual.summary import EVEN, Row, spread
+from optgeom.geometry.counterfactual.summary import EVEN, WHY, Row, spread
 
 CHANGE = 1.1
 """Ratios nearer to 1 than this factor are called the same."""
+
+UNLIKE = 1.25
+"""A layer that goes another way than its kind is named where their ratios are this far apart."""
+
+NAMED = 6
+"""Kinds, or layers of unknown kind, that a sentence names at most."""
 
 _ARROW = "\N{RIGHTWARDS ARROW}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -34,7 +41,7 @@ def findings(
         layers: The summary by layer.
         line: The line of code that captures what is missing.
     """
-    return (
+    said = (
         *_balance(rule, run, kinds, layers),
         *_conditioning(rule, kinds),
         *_direction(rule, kinds),
@@ -42,6 +49,9 @@ def findings(
         *_second_moment(rule, computed, layers, line),
         *_others(layers),
     )
+    if any(row.computed > row.young for row in layers) or any(line in one for one in said):
+        return said
+    return (*said, f"Nothing is left to take a median of. To capture what it needs: {line}")
 
 
 def _balance(rule: Rule, run: str, kinds: Sequence[Row], layers: Sequence[Row]) -> list[str]:
@@ -57,37 +67,79 @@ def _balance(rule: Rule, run: str, kinds: Sequence[Row], layers: Sequence[Row]) 
     if len(same) == len(compared):
         return [
             f"{rule.title} would leave the balance of neurons as it is in {run}: no kind of layer "
-            f"changes by a factor of {CHANGE:g} or more."
+            f"changes by a factor of {CHANGE:g} or more.",
+            *_unlike(compared, layers),
         ]
     said, subject = [], rule.title
     for rows, word in ((evened, "more"), (roughened, "less")):
         if not rows:
             continue
-        first, rest = rows[0], rows[1:]
-        more = "".join(f", {row.kind} {_times(row)} ({_cv(row)})" for row in rest)
+        first, rest = rows[0], rows[1:NAMED]
+        more = "".join(f", {row.name} {_times(row)} ({_cv(row)})" for row in rest)
+        left = len(rows) - NAMED
+        more += f", and {left:,} more that change less" if left > 0 else ""
         said.append(
-            f"{subject} would spread {first.kind} over its neurons {_times(first)} {word} evenly "
+            f"{subject} would spread {first.name} over its neurons {_times(first)} {word} evenly "
             f"(median CV {_cv(first)}){more}."
         )
-        said += _most(first.kind, layers)
+        said += _most(first, layers)
         subject = "It"
     if same:
-        said.append(f"It would leave the balance of {_and([row.kind for row in same])} as it is.")
-    return said
+        names = [row.name for row in same]
+        if len(names) > NAMED:
+            names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1:,} more"]
+        said.append(f"It would leave the balance of {_and(names)} as it is.")
+    return said + _unlike(compared, layers)
 
 
 def _change(row: Row) -> float:
     return (row.neuron_norm_cv_applied or 0.0) - (row.neuron_norm_cv_computed or 0.0)
 
 
-def _most(kind: str, layers: Sequence[Row]) -> list[str]:
-    """The layers of a kind that change most and least."""
-    own = [row for row in layers if row.kind == kind and row.evening is not None]
+def _way(row: Row) -> int:
+    """1 where the norms come out more even, -1 where less even, 0 where they stay as they are."""
+    factor = row.evening or 1.0
+    return int(factor >= CHANGE) - int(factor <= 1.0 / CHANGE)
+
+
+def _most(kind: Row, layers: Sequence[Row]) -> list[str]:
+    """The layers of a kind that change most and least, of those that go no other way."""
+    if kind.layer is not None:
+        return []
+    own = [
+        row
+        for row in layers
+        if row.kind == kind.kind and row.evening is not None and _way(row) != -_way(kind)
+    ]
     if len(own) < 2:
         return []
     ranked = sorted(own, key=_change)
-    least, most = (ranked[0], ranked[-1]) if _change(ranked[-1]) > 0 else (ranked[-1], ranked[0])
-    return [f"Of {kind} most in {most.layer} ({_cv(most)}), least in {least.layer} ({_cv(least)})."]
+    least, most = (ranked[0], ranked[-1]) if _way(kind) > 0 else (ranked[-1], ranked[0])
+    return [
+        f"Of {kind.kind} most in {most.layer} ({_cv(most)}), least in {least.layer} ({_cv(least)})."
+    ]
+
+
+def _unlike(kinds: Sequence[Row], layers: Sequence[Row]) -> list[str]:
+    """Layers that go another way than the median of their kind: those hide in it."""
+    kept = {row.kind: row for row in kinds if row.layer is None}
+    found = []
+    for row in layers:
+        kind = kept.get(row.kind)
+        if kind is None or not _way(row) or _way(row) == _way(kind):
+            continue
+        if abs(math.log((row.evening or 1.0) / (kind.evening or 1.0))) >= math.log(UNLIKE):
+            found.append(row)
+    if not found:
+        return []
+    found.sort(key=lambda row: -abs(math.log(row.evening or 1.0)))
+    each = [
+        f"{row.layer} {_times(row)} {'more' if _way(row) > 0 else 'less'} evenly ({_cv(row)})"
+        for row in found[:3]
+    ]
+    left = len(found) - len(each)
+    more = [f"{left:,} more layers" if left > 1 else "1 more layer"] if left else []
+    return [f"Unlike the median of their kind: {_and([*each, *more])}."]
 
 
 def _conditioning(rule: Rule, kinds: Sequence[Row]) -> list[str]:
@@ -103,7 +155,7 @@ def _conditioning(rule: Rule, kinds: Sequence[Row]) -> list[str]:
     if not changes:
         return []
     changes.sort(key=lambda one: -one[0])
-    each = [f"{row.kind} {number(b)} {_ARROW} {number(a)}" for _, row, b, a in changes[:3]]
+    each = [f"{row.name} {number(b)} {_ARROW} {number(a)}" for _, row, b, a in changes[:3]]
     most = "" if len(changes) <= 3 else ", most"
     return [f"Median condition numbers would change{most}: {', '.join(each)}."]
 
@@ -118,7 +170,7 @@ def _direction(rule: Rule, kinds: Sequence[Row]) -> list[str]:
         return [f"Median cosine to the update that was applied: {low.cosine_applied:.2f}."]
     return [
         f"Median cosine to the update that was applied: from {low.cosine_applied:.2f} in "
-        f"{low.kind} to {high.cosine_applied:.2f} in {high.kind}."
+        f"{low.name} to {high.cosine_applied:.2f} in {high.name}."
     ]
 
 
@@ -134,13 +186,19 @@ def _input(computed: Mapping[str, Any]) -> list[str]:
 def _second_moment(
     rule: Rule, computed: Mapping[str, Any], layers: Sequence[Row], line: str
 ) -> list[str]:
+    said = []
+    own_young = sum(row.own_young for row in layers)
+    young = sum(row.young for row in layers) - own_young
+    if own_young:
+        said.append(
+            f"In no median are {own_young:,} cells of the run's first steps: the second moment of "
+            "its own rule had just begun at zero there, which evens out everything."
+        )
     moment = computed.get("second_moment")
     if not moment or rule.second_moment is None:
-        return []
+        return said
     needed = rule.second_moment.steps_needed
     total = sum(count for how, count in moment.items() if how != "steps_needed")
-    said = []
-    young = sum(row.young for row in layers)
     if young:
         said.append(
             f"In no median are {young:,} cells of the run's first {needed:,} steps: they are "
@@ -164,12 +222,16 @@ def _second_moment(
 
 
 def _others(layers: Sequence[Row]) -> list[str]:
-    """Rows without a number for another reason than the second moment."""
-    odd = [row for row in layers if row.why and "second moment" not in row.why]
+    """Rows without a number for another reason than too few steps for the second moment."""
+    odd = []
+    for row in layers:
+        why = "; ".join(one for one in row.why.split("; ") if WHY["no_second_moment"] not in one)
+        if why:
+            odd.append((row.layer, why))
     if not odd:
         return []
     more = f", and {len(odd) - 1:,} more layers" if len(odd) > 1 else ""
-    return [f"Without a number in {odd[0].layer} ({odd[0].why}){more}."]
+    return [f"Without a number in {odd[0][0]} ({odd[0][1]}){more}."]
 
 
 def _layers(count: int) -> str:

@@ -71,7 +71,8 @@ class WhatIf:
         """Applied against computed, medians over the steps at which both have the number.
 
         Args:
-            by: "layer", or "kind" of layer.
+            by: "layer", or "kind" of layer; layers of the kind "other" have a row each, for nothing
+                says that they are alike.
 
         Returns:
             A row for each rule and layer (or kind, with layer and block null), in the model's
@@ -80,8 +81,8 @@ class WhatIf:
             - rule, layer, kind, block, and layers: of how many it is
             - cells: captured steps of them; computed: of those, how many have a computed update;
               young: how many of these are in no median, for they are of the run's first steps, at
-              which a second moment that began at zero evens everything out; compared: how many
-              have the CV of both
+              which a second moment that began at zero, the rule's or the run's own, evens
+              everything out; compared: how many have the CV of both
             - neuron_norm_cv_applied, _computed; condition_number_applied, _computed, and whether
               these medians are lower bounds, at the noise floor
             - update_rms_ratio: the median of computed over applied, at the run's own lr
@@ -169,7 +170,7 @@ HEADS = ("", "cells used", "CV of neuron norms", "condition number", "RMS ratio"
 def shown(row: Row) -> tuple[str, ...]:
     """A row as text: applied, an arrow, computed; a dash where there is no number."""
     return (
-        row.kind if row.layer is None else row.layer,
+        row.name,
         f"{row.computed - row.young:,} of {row.cells:,}",
         _both(row.neuron_norm_cv_applied, row.neuron_norm_cv_computed),
         _both(

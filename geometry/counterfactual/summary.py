@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from optgeom.geometry.comparison.cells import Cells, Flags, Floats, cells
 from optgeom.geometry.comparison.result import number
 from optgeom.geometry.comparison.rules import at_floor
+from optgeom.geometry.counterfactual.entering import group_of
+from optgeom.geometry.counterfactual.rule import SecondMoment
 from optgeom.traces.info import LayerInfo
 from optgeom.traces.store import Trace
 
@@ -20,9 +22,14 @@ EVEN = 1e-3
 
 _FINE = frozenset({"ok", "lr_zero", "lr_absent"})
 
+UNKNOWN = "other"
+"""The kind of a layer whose name says none: such layers need not be alike, and no median is taken
+over several of them."""
+
 WHY = {
     "no_second_moment": "too few consecutive captured steps for the second moment",
     "incomplete": "the recorded matrix is not complete",
+    "second_moment_incomplete": "a matrix that the second moment needs is not complete",
     "zero": "what enters the rule is zero",
     "non_finite": "what enters the rule is not finite",
 }
@@ -31,7 +38,10 @@ WHY = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer, or one kind of layer: see `WhatIf.summary`."""
+    """One layer, or one kind of layer: see `WhatIf.summary`.
+
+    Of `young`, `own_young` are so because of the second moment of the run's own rule.
+    """
 
     rule: str
     layer: str | None
@@ -42,6 +52,7 @@ class Row:
     computed: int
     compared: int
     young: int
+    own_young: int
     neuron_norm_cv_applied: float | None
     neuron_norm_cv_computed: float | None
     condition_number_applied: float | None
@@ -51,6 +62,11 @@ class Row:
     update_rms_ratio: float | None
     cosine_applied: float | None
     why: str
+
+    @property
+    def name(self) -> str:
+        """What the row is of."""
+        return self.kind if self.layer is None else self.layer
 
     @property
     def evening(self) -> float | None:
@@ -81,17 +97,24 @@ def summarized(
         trace: The run.
         computed: What was computed from it.
         rule: The rule's name.
-        by: What a row is of.
+        by: What a row is of; layers of an unknown kind have a row each.
     """
     found = cells({"applied": trace, "computed": computed}, "update", None)
     place = {one.layer: at for at, one in enumerate(found.layers)}
     groups: dict[str, list[LayerInfo]] = {}
     for layer in computed.layers:
-        groups.setdefault(layer.name if by == "layer" else layer.kind, []).append(layer)
+        is_alone = by == "layer" or layer.kind == UNKNOWN
+        groups.setdefault(layer.name if is_alone else f"kind {layer.kind}", []).append(layer)
     moment = computed.info.computed.get("second_moment") or {}
-    numbers = _Numbers.of(found, int(moment.get("steps_needed", 0)))
+    numbers = _Numbers.of(found, trace, int(moment.get("steps_needed", 0)))
     return tuple(
-        _row(rule, group, numbers, np.array([place[one.name] for one in group]), by)
+        _row(
+            rule,
+            group,
+            numbers,
+            np.array([place[one.name] for one in group]),
+            is_layer=by == "layer" or group[0].kind == UNKNOWN,
+        )
         for group in groups.values()
     )
 
@@ -108,31 +131,58 @@ class _Numbers:
     cosine: Floats
     there: Flags
     young: Flags
+    own_young: Flags
 
     @classmethod
-    def of(cls, found: Cells, needed: int) -> _Numbers:
-        """Of all cells; needed: steps from which a second moment is no longer young."""
+    def of(cls, found: Cells, trace: Trace, needed: int) -> _Numbers:
+        """Of all cells.
+
+        Args:
+            found: The run, "applied", and what was computed from it, "computed".
+            trace: The run.
+            needed: Steps from which a second moment of the computed rule is no longer young.
+        """
         averaged = found.numbers("computed", "second_moment_steps")
         young = np.isfinite(averaged) & (averaged < needed)
+        own = found.numbers("applied", "second_moment_steps")
+        own_young = np.isfinite(own) & (own < _needed(found, trace))
 
         def both(metric: str) -> tuple[Floats, Floats]:
-            return found.trusted("applied", metric), grown(metric)
+            return grown("applied", metric), grown("computed", metric)
 
-        def grown(metric: str) -> Floats:
-            values = found.trusted("computed", metric)
-            values[young] = np.nan
+        def grown(run: str, metric: str) -> Floats:
+            values = found.trusted(run, metric)
+            values[young | own_young] = np.nan
             return values
 
+        there = np.isfinite(found.numbers("computed", "frobenius_norm"))
         return cls(
             found,
             both("neuron_norm_cv"),
             both("condition_number"),
             (at_floor(found, "applied"), at_floor(found, "computed")),
             both("update_rms"),
-            grown("cosine_applied"),
+            grown("computed", "cosine_applied"),
             found.rows("computed", "frobenius_norm"),
-            young & np.isfinite(found.numbers("computed", "frobenius_norm")),
+            (young | own_young) & there,
+            own_young & ~young & there,
         )
+
+
+def _needed(found: Cells, trace: Trace) -> Floats:
+    """(L,) steps from which the second moment of the run's own rule is no longer young.
+
+    0 where its rule normalizes no neurons, or is not known to.
+    """
+    needed = np.zeros(len(found.layers))
+    for at, (name, _) in enumerate(found.layers):
+        layer = next((one for one in trace.layers if one.name == name), None)
+        if layer is None or layer.neuron_axis is None:
+            continue
+        beta2 = group_of(trace.info, layer)[1].get("beta2")
+        if isinstance(beta2, int | float) and 0.0 <= beta2 < 1.0:
+            needed[at] = SecondMoment(float(beta2), lambda shape: shape).steps_needed
+    return needed
 
 
 def _row(
@@ -140,7 +190,8 @@ def _row(
     group: Sequence[LayerInfo],
     numbers: _Numbers,
     columns: NDArray[np.intp],
-    by: Literal["layer", "kind"],
+    *,
+    is_layer: bool,
 ) -> Row:
     cv = tuple(one[:, columns] for one in numbers.cv)
     shared = np.isfinite(cv[0]) & np.isfinite(cv[1])
@@ -170,14 +221,15 @@ def _row(
     computed = int(np.isfinite(rms[1]).sum()) + young
     return Row(
         rule=rule,
-        layer=group[0].name if by == "layer" else None,
+        layer=group[0].name if is_layer else None,
         kind=group[0].kind,
-        block=group[0].block if by == "layer" else None,
+        block=group[0].block if is_layer else None,
         layers=len(group),
         cells=int(numbers.there[:, columns].sum()),
         computed=computed,
         compared=int(shared.sum()),
         young=young,
+        own_young=int(numbers.own_young[:, columns].sum()),
         neuron_norm_cv_applied=medians[0],
         neuron_norm_cv_computed=medians[1],
         condition_number_applied=conditions[0],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +26,7 @@ from optgeom.figures import (
 )
 from optgeom.figures.names import TIMES
 from optgeom.figures.theme import DARK, LIGHT
+from optgeom.traces import Cell, TraceWriter
 from optgeom.traces.errors import NotCaptured, OptgeomError
 from optgeom.traces.store import Traces, open_trace
 
@@ -54,6 +56,24 @@ def test_the_exact_curve_is_the_leverage_of_the_raw_input(traces: Traces) -> Non
     (exact,) = what.exact
     assert exact.step == 20
     np.testing.assert_allclose(exact.values, np.sort(leverage / leverage.mean()), rtol=1e-5)
+
+
+def test_a_raw_input_whose_last_rows_are_not_written_yet_is_passed_over(
+    traces: Traces, tmp_path: Path
+) -> None:
+    """A rank of a live run may be a capture behind the others."""
+    trace = traces["muon"]
+    layer, steps = trace.layer(UP), trace.steps(UP, "ns_input", "updates").tolist()
+    info = replace(trace.info, attempts=())
+    with TraceWriter(tmp_path / "muon", info, wait=True) as writer:
+        for step in steps:
+            key = Cell(step, layer.optimizer, UP, layer.kind, layer.block, "ns_input")
+            matrix = trace.matrix(step, UP, "ns_input")
+            writer.update(key, matrix if step < steps[-1] else matrix[:32].copy())
+            norms = Cell(step, layer.optimizer, UP, layer.kind, layer.block, "update")
+            writer.neurons(norms, trace.neuron_norms(step, UP))
+    (exact,) = sorted_norms.info(open_trace(tmp_path / "muon"), UP, step=steps[-1]).exact
+    assert exact.step == steps[-2]
 
 
 def test_wide_layers_have_no_exact_curve(traces: Traces) -> None:

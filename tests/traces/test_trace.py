@@ -234,6 +234,34 @@ class TestMatrices:
             with pytest.raises(NotCaptured, match="incomplete"):
                 open_trace(tmp_path).matrix(step, info.layers[0].name)
 
+    @pytest.mark.parametrize("rows", [1, 5])
+    def test_the_last_blocks_are_missed_too(
+        self, tmp_path: Path, info: RunInfo, cell: MakeCell, rows: int
+    ) -> None:
+        """The blocks that are there do not know of them; the layer's shape does."""
+        second = cell(2, info.layers[0], "second_moment")
+        with TraceWriter(tmp_path, info) as writer:
+            writer.update(cell(0), np.zeros((rows, 4), np.float32))
+            writer.update(cell(1), np.zeros((8, 2), np.float32))
+            writer.update(second, np.zeros((rows, 1), np.float32))
+        trace = open_trace(tmp_path)
+        name = info.layers[0].name
+        for step, stage in ((0, "update"), (1, "update"), (2, "second_moment")):
+            said = f"{name} {stage} at step {step} is incomplete: 1 of its blocks"
+            with pytest.raises(NotCaptured, match=said):
+                trace.matrix(step, name, stage)
+            with pytest.raises(NotCaptured, match=said):
+                list(trace.matrices(stages=stage, steps=step))
+
+    @pytest.mark.parametrize("shape", [(8, 1), (1, 4), (8, 4)])
+    def test_a_second_moment_has_one_number_per_neuron_or_entry(
+        self, tmp_path: Path, info: RunInfo, cell: MakeCell, shape: tuple[int, int]
+    ) -> None:
+        key = cell(0, info.layers[0], "second_moment")
+        with TraceWriter(tmp_path, info) as writer:
+            writer.update(key, np.ones(shape, np.float32))
+        assert open_trace(tmp_path).matrix(0, key.layer, "second_moment").shape == shape
+
 
 class TestLive:
     def test_follows_a_run(self, tmp_path: Path, info: RunInfo, record: Record) -> None:

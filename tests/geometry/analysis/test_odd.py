@@ -87,6 +87,24 @@ def test_one_odd_matrix_costs_its_own_layer_and_step(tmp_path: Path, matrices: M
     assert missing == {(100, UP.name)}
 
 
+def test_a_rank_that_stopped_before_the_others_is_told(tmp_path: Path, matrices: Matrices) -> None:
+    """Of the last matrix its rows were not written, so that nothing but the shape misses them."""
+    folder = tmp_path / "run"
+    whole = matrices[0, UP.name, "update"]
+    with TraceWriter(folder, _info(folder, UP)) as writer:
+        for step, rows in ((0, 12), (100, 7)):
+            writer.update(_cell(UP, step), whole[:7].copy())
+            if rows == 12:
+                writer.update(_cell(UP, step), whole[7:].copy(), row_start=7)
+    trace = optgeom.open_trace(folder)
+    with pytest.raises(
+        OptgeomError, match=rf"1 of 2 cells.*{UP.name} update at step 100 is incomp"
+    ):
+        optgeom.analyze(trace)
+    assert trace.metrics().to_pylist()[0]["step"] == 0
+    assert {row["step"] for row in trace.metrics().to_pylist() if row["update_rms"]} == {0}
+
+
 def test_an_empty_matrix_is_named(tmp_path: Path) -> None:
     folder, empty = tmp_path / "run", LayerInfo("none", "other", None, (0, 4), "float32", "opt", 0)
     with TraceWriter(folder, _info(folder, empty)) as writer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,19 @@ def gradients(model: Model, step: int) -> dict[str, torch.Tensor]:
 
 
 def train(
-    folder: Path, optimizer: str, steps: int = STEPS, *, lr: float = 0.01, **capture: Any
+    folder: Path,
+    optimizer: str | Callable[[Model], torch.optim.Optimizer],
+    steps: int = STEPS,
+    *,
+    lr: float = 0.01,
+    **capture: Any,
 ) -> optgeom.Trace:
     """Train and open the trace; capture overrides raw matrices of every step."""
     model = Model()
-    if optimizer == "adamw":
-        made: Any = torch.optim.AdamW(model.parameters(), lr=lr)
+    if not isinstance(optimizer, str):
+        made: Any = optimizer(model)
+    elif optimizer == "adamw":
+        made = torch.optim.AdamW(model.parameters(), lr=lr)
     else:
         settings: Mapping[str, Any] = {"nesterov": True, "ns_dtype": "float32"}
         kind = {"muon": Muon, "normuon": NorMuon}[optimizer]
