@@ -85,11 +85,6 @@ def applied_at(found: Mapping[int, Basis], wanted: Collection[int]) -> set[int]:
     return needed
 
 
-def longest(found: Mapping[int, Basis]) -> int:
-    """The most consecutive captured steps."""
-    return max((basis.steps for basis in found.values()), default=0)
-
-
 def _follows(last: tuple[int, int], now: tuple[int, int], attempts: Sequence[AttemptInfo]) -> bool:
     """Whether a captured step went on from the one captured before it."""
     (step, attempt), (next_step, later) = last, now

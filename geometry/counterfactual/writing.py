@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,10 +151,3 @@ def _moment(rule: Rule, courses: Sequence[Course]) -> dict[str, int] | None:
             how = (course.bases or {})[step].how
             counts[how] = counts.get(how, 0) + len(course.layers)
     return {"steps_needed": rule.second_moment.steps_needed, **dict(sorted(counts.items()))}
-
-
-def listed(counts: Mapping[str, int], noun: str) -> str:
-    """Counts in words: "ns_input of 24 layers, momentum of 1 layer"."""
-    return ", ".join(
-        f"{what} of {count:,} {noun}{'' if count == 1 else 's'}" for what, count in counts.items()
-    )

@@ -11,14 +11,20 @@ from optgeom.geometry.diagnosis.flatness import promised
 from optgeom.geometry.diagnosis.hits import Hit, finding, named, nearest
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.seen import NotJudged, Seen
-from optgeom.geometry.diagnosis.thresholds import AXIS_EVEN, AXIS_SIGNS, AXIS_UNEVEN, ENOUGH
+from optgeom.geometry.diagnosis.thresholds import (
+    AXIS_ASPECT,
+    AXIS_CLEAR,
+    AXIS_EVEN,
+    AXIS_MOST,
+    AXIS_RATIO,
+    AXIS_SIGNS,
+    AXIS_UNEVEN,
+    ENOUGH,
+    FIRST,
+)
 
 _OTHER = {"rows": "columns", "columns": "rows"}
 _METRIC = {"rows": "neuron_norm_cv", "columns": "column_norm_cv"}
-
-FIRST = 1
-"""The last step, counted from 0, that is a first one: a zero gradient may put it off by one."""
-
 
 _CAUSE = (
     "The mean of squares is taken over the wrong dimension, or the axis is "
@@ -63,22 +69,32 @@ def _other_axis(seen: Seen, at: int) -> Hit | None:
     if not len(shared):
         return None
     meant, found = meant[here], found[there]
-    first = shared <= FIRST
+    rows, cols = seen.layers[at].shape
+    # orthogonalizing evens the shorter axis by itself, and leaves the longer one uneven
+    longer = cols / rows if axis == "rows" else rows / cols
+    is_long = longer >= AXIS_ASPECT.value
+    first = shared <= FIRST.value
     # a momentum that starts at zero: the first division leaves all norms alike
-    clear = first & (found <= AXIS_EVEN.value) & (meant > 2.0 * AXIS_EVEN.value)
-    later = ~first & (meant >= AXIS_UNEVEN.value) & (found < 0.5 * meant)
-    lasting = bool(later.any()) and float(later.sum()) > 0.5 * float((~first).sum())
+    clear = first & (found <= AXIS_EVEN.value) & (meant > AXIS_CLEAR.value)
+    later = ~first & (meant >= AXIS_UNEVEN.value) & (found < AXIS_RATIO.value * meant) & is_long
+    enough = float(later.sum()) > AXIS_MOST.value * float((~first).sum())
+    lasting = bool(later.any()) and enough
     # rows that differ later were evened out all the same: by an average that is older than they
-    right = first & (meant <= AXIS_EVEN.value) & (found > 2.0 * AXIS_EVEN.value)
+    right = first & (meant <= AXIS_EVEN.value)
     if right.any() or not (clear.any() or lasting):
         return None
     chosen = clear if clear.any() else later
     step, value = nearest(shared[chosen].tolist(), meant[chosen].tolist())
     layer = seen.layers[at].name
     other = float(found[chosen][int(np.flatnonzero(shared[chosen] == step)[0])])
+    if clear.any():
+        expected = f"up to {AXIS_EVEN.value:g}: the {axis} are meant", f"above {AXIS_EVEN.value:g}"
+    else:
+        ratio = f"{AXIS_RATIO.value:g} times"
+        expected = f"the other over {ratio} that", f"over {ratio} that of the {axis}"
     evidence = (
-        Evidence(layer, step, "update", _METRIC[axis], value, f"small: the {axis} are meant"),
-        Evidence(layer, step, "update", _METRIC[_OTHER[axis]], other, "not smaller than the other"),
+        Evidence(layer, step, "update", _METRIC[axis], value, expected[0]),
+        Evidence(layer, step, "update", _METRIC[_OTHER[axis]], other, expected[1]),
     )
     return Hit(at, shared[clear | (later if lasting else clear)].tolist(), evidence, value)
 
@@ -92,7 +108,8 @@ def _signs(seen: Seen, at: int) -> Hit | None:
     steps, values = seen.numbers(metric).of(at)
     # averaged over steps the second moment lets entries differ again: the first step is exact
     shown = values <= AXIS_SIGNS.value
-    if not (shown & (steps <= FIRST)).any() and float(shown.sum()) <= 0.5 * len(values):
+    most = float(shown.sum()) > AXIS_MOST.value * len(values)
+    if not (shown & (steps <= FIRST.value)).any() and not most:
         return None
     steps, values = steps[shown], values[shown]
     step, value = nearest(steps.tolist(), values.tolist())
@@ -107,14 +124,16 @@ def _wrong(seen: Seen, hits: Sequence[Hit]) -> list[Finding]:
         some = [one for one in hits if seen.layers[one.layer].neuron_axis == axis]
         if not some:
             continue
-        sure = any(one.steps[0] <= FIRST for one in some)
+        sure = any(one.steps[0] <= FIRST.value for one in some)
         found.append(
             finding(
                 seen,
                 "wrong_neuron_axis",
                 "severe" if sure else "warning",
-                f"The update of {named(seen, some)} is even along its {_OTHER[axis]}, where the "
-                f"settings mean its {axis}.",
+                f"The update of {named(seen, some)} is "
+                f"{'even along' if sure else 'nearly as even along'} its {_OTHER[axis]}"
+                f"{', where the settings mean' if sure else ' as along'} its {axis}"
+                f"{'' if sure else ', which alone the settings mean'}.",
                 some,
                 cause=_CAUSE,
                 advice=_ADVICE,
@@ -148,9 +167,12 @@ WRONG_AXIS = Rule(
     looks_at="`neuron_norm_cv` and `column_norm_cv` of `update` of layers given to NorMuon, "
     "against the layer's `neuron_axis` in run.json, which is there where the settings name one.",
     means="In the run's first step the normalized axis has norms all alike, since the second "
-    "moment starts at zero: if that is the other axis, the finding is certain. Later the declared "
-    "axis is uneven and the other is not, which is a warning alone. A matrix of one row whose "
-    "entries are all of one size, in the first step or in most, was normalized entry by entry.",
+    "moment starts at zero: if that is the other axis, the finding is certain, and if it is the "
+    "declared one the layer is cleared. Without the first step it is a warning at most: the other "
+    "axis, where it is by far the longer one, is nearly as even as the declared one. Of others "
+    "nothing can be said then, for orthogonalizing evens the shorter axis by itself. A matrix of "
+    "one row whose entries are all of one size, in the first step or in most, was normalized entry "
+    "by entry.",
     cause=_CAUSE,
     advice=_ADVICE,
     judge=_wrong_axis,

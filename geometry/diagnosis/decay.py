@@ -8,10 +8,10 @@ import numpy as np
 
 from optgeom.geometry.comparison.result import number
 from optgeom.geometry.diagnosis.finding import Evidence, Finding
-from optgeom.geometry.diagnosis.hits import Hit, finding, named
+from optgeom.geometry.diagnosis.hits import Hit, finding, middle, named
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.seen import NotJudged, Seen
-from optgeom.geometry.diagnosis.thresholds import DECAY_MISSING, DECAY_SEEN
+from optgeom.geometry.diagnosis.thresholds import DECAY_MISSING, DECAY_SEEN, DECAY_TWICE, LASTING
 
 _CAUSE = (
     "The step does not read weight_decay, or reads it from another group, or the "
@@ -64,6 +64,51 @@ def _decay_not_applied(seen: Seen) -> Sequence[Finding] | NotJudged:
     ]
 
 
+_TWICE_CAUSE = (
+    "The step scales the weights down in two places, as where a wrapper adds the decay to an "
+    "optimizer that has it already; or a parameter is in two groups that both decay it."
+)
+_TWICE_ADVICE = "Apply it once. A weight_decay that was tuned this way has to be doubled then."
+
+
+def _decay_twice(seen: Seen) -> Sequence[Finding] | NotJudged:
+    if not seen.has("update"):
+        return NotJudged("the stage update was not captured")
+    setting, lr, applied = (seen.numbers(one) for one in ("weight_decay", "lr", "decay"))
+    asked = setting.values * lr.values
+    there = (asked >= DECAY_SEEN.value) & np.isfinite(applied.values)
+    there &= seen.says("decay_form", "decoupled")
+    if not there.any():
+        return NotJudged("no weight decay was seen that scales the weights down")
+    hits = []
+    for at, layer in enumerate(seen.layers):
+        rows = np.flatnonzero(there[:, at])
+        if len(rows) < LASTING.value:
+            continue
+        factors = applied.values[rows, at] / asked[rows, at]
+        if abs(middle(factors.tolist()) - 2.0) > DECAY_TWICE.value:
+            continue
+        row = int(rows[int(np.abs(factors - np.median(factors)).argmin())])
+        value, wanted = float(applied.values[row, at]), float(asked[row, at])
+        step, expected = int(applied.steps[row]), f"{number(wanted)}: lr * weight_decay"
+        evidence = Evidence(layer.name, step, "update", "decay", value, expected)
+        hits.append(Hit(at, applied.steps[rows].tolist(), (evidence,), wanted))
+    if not hits:
+        return []
+    return [
+        finding(
+            seen,
+            "decay_twice",
+            "warning",
+            f"Weight decay is applied twice in {named(seen, hits)}: a step shrinks the weights by "
+            "2 * lr * weight_decay.",
+            hits,
+            cause=_TWICE_CAUSE,
+            advice=_TWICE_ADVICE,
+        )
+    ]
+
+
 DECAY = Rule(
     name="decay_not_applied",
     title="Weight decay set but not applied",
@@ -75,4 +120,16 @@ DECAY = Rule(
     cause=_CAUSE,
     advice=_ADVICE,
     judge=_decay_not_applied,
+)
+DECAY_TWICE_RULE = Rule(
+    name="decay_twice",
+    title="Weight decay applied twice",
+    severity="Warning",
+    looks_at="`decay` beside `weight_decay` and `lr`, of `update`, where `decay_form` is "
+    "`decoupled`, of every layer.",
+    means="The step was followed operation by operation and shrinks the weights by twice what lr "
+    "and weight_decay make.",
+    cause=_TWICE_CAUSE,
+    advice=_TWICE_ADVICE,
+    judge=_decay_twice,
 )

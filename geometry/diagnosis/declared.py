@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
 from typing import Any, Literal
 
 from optgeom.traces.info import LayerInfo, OptimizerInfo, RunInfo
@@ -31,6 +31,8 @@ class Declared:
         frobenius: The Frobenius norm at most, where they keep that of the orthogonal matrix.
         seen: (rows, cols) of the matrix as the optimizer sees it.
         is_piece: The layer is a piece of a matrix that may be orthogonalized as a whole.
+        ns_steps: Steps of the iteration; None where the settings do not say.
+        slope: Of the whole iteration at 0: how far it lifts what is smallest; None likewise.
     """
 
     algorithm: Algorithm
@@ -40,6 +42,8 @@ class Declared:
     frobenius: float | None
     seen: tuple[int, int]
     is_piece: bool
+    ns_steps: int | None = None
+    slope: float | None = None
 
     @property
     def orthogonalizes(self) -> bool:
@@ -86,7 +90,19 @@ def declared(layer: LayerInfo, info: RunInfo) -> Declared:
     if whole and not piece and algorithm == "normuon":
         rms, frobenius = _norms(group, seen)
     called = layer.optimizer if optimizer is None else optimizer.type.rpartition(".")[2]
-    return Declared(algorithm, called, factor, rms, frobenius, seen, piece or not whole)
+    given = group.get("ns_steps")
+    steps = given if isinstance(given, int) and given > 0 else None
+    return Declared(
+        algorithm,
+        called,
+        factor,
+        rms,
+        frobenius,
+        seen,
+        piece or not whole,
+        steps,
+        _slope(group, steps),
+    )
 
 
 def _algorithm(
@@ -107,6 +123,24 @@ def _of_name(name: str) -> Algorithm:
         return "normuon"
     # AdaMuon divides entry by entry: its update is not meant to be orthogonal
     return "muon" if "muon" in plain and "adamuon" not in plain else "other"
+
+
+_LINEAR: Mapping[str, tuple[float, ...]] = {
+    "jordan": (3.4445,),
+    "polar_express": (8.28721, 4.10706, 3.94869, 3.31842, 2.30065),
+}
+"""The linear coefficient of each step; the last one is repeated."""
+
+
+def _slope(group: Mapping[str, Any], steps: int | None) -> float | None:
+    """The product of the linear coefficients, which torch.optim.Muon's settings have as numbers."""
+    given = group.get("ns_coefficients")
+    linear = _LINEAR.get(str(group.get("coefficients")))
+    if linear is None and isinstance(given, list | tuple) and given:
+        linear = (float(given[0]),) if isinstance(given[0], int | float) else None
+    if linear is None or steps is None:
+        return None
+    return prod(linear[min(at, len(linear) - 1)] for at in range(steps))
 
 
 def _factor(

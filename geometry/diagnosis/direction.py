@@ -9,27 +9,38 @@ import numpy as np
 from optgeom.geometry.diagnosis.finding import Evidence, Finding
 from optgeom.geometry.diagnosis.hits import Hit, finding, named, plural, span
 from optgeom.geometry.diagnosis.rule import Rule
-from optgeom.geometry.diagnosis.seen import Flags, Floats, NotJudged, Seen
-from optgeom.geometry.diagnosis.thresholds import IN_A_ROW, REPEATS, REVERSES
+from optgeom.geometry.diagnosis.seen import Codes, Flags, Floats, NotJudged, Seen
+from optgeom.geometry.diagnosis.thresholds import (
+    IN_A_ROW,
+    REPEATED_SHARE,
+    REPEATS,
+    REVERSES,
+    SAME_SIZE,
+    SLOWEST,
+)
 
-_SLOWEST = 0.99
-"""A momentum as slow as any in use: what of the last update is left after d steps is 0.99^d."""
+SIGNS = ("lion", "sign", "tiger")
+"""In names of classes whose updates are signs: they stay the same while gradients keep theirs."""
 
 
-def repeats_from(distance: Floats) -> Floats:
+def repeats_from(distance: Floats, momentum: float = SLOWEST.value) -> Floats:
     """The cosine from which an update repeats the one so many steps before.
+
+    Args:
+        distance: In steps.
+        momentum: What of an update is left in the next one.
 
     >>> repeats_from(np.array([1.0, 50.0])).round(4).tolist()
     [1.0, 0.9988]
     """
-    limit: Floats = 1.0 - REPEATS.value * (1.0 - _SLOWEST**distance)
+    limit: Floats = 1.0 - REPEATS.value * (1.0 - momentum**distance)
     return limit
 
 
 _REPEATED_CAUSE = (
-    "The same batch comes every step, gradients are not computed anew (or not set to "
-    "zero), the optimizer's state is frozen, or the loss is linear there: a constant "
-    "drives the layer."
+    "The same batch comes every step, gradients are not computed anew (or not set to zero), the "
+    "optimizer's state is frozen, the loss is linear there, so that a constant drives the layer; "
+    "or one gradient far too large rules the momentum."
 )
 _REPEATED_ADVICE = (
     "Log the loss of single batches and the norm of the gradient before the step; "
@@ -38,7 +49,20 @@ _REPEATED_ADVICE = (
 
 
 def _repeated(seen: Seen) -> Sequence[Finding] | NotJudged:
-    hits = _hits(seen, lambda cosine, distance: cosine >= repeats_from(distance))
+    slowest, sizes = _momenta(seen), seen.numbers("frobenius_norm")
+    signs = {one.name for one in seen.info.optimizers if _of_signs(one.type)}
+
+    def is_so(at: int, rows: Codes, cosine: Floats, distance: Floats) -> Flags:
+        if seen.layers[at].optimizer in signs:
+            return np.zeros(len(cosine), bool)
+        norms = sizes.values[:, at]
+        before = np.array([_last_before(norms, row) for row in rows])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            alike = np.abs(norms[rows] / before - 1.0) <= SAME_SIZE.value
+        found: Flags = alike & (cosine >= repeats_from(distance, slowest[at]))
+        return found if found.mean() >= REPEATED_SHARE.value else np.zeros(len(cosine), bool)
+
+    hits = _hits(seen, is_so, slowest)
     if isinstance(hits, NotJudged):
         return hits
     if not hits:
@@ -56,9 +80,35 @@ def _repeated(seen: Seen) -> Sequence[Finding] | NotJudged:
     ]
 
 
+def _last_before(norms: Floats, row: int) -> float:
+    """The norm at the capture before, which the cosine is taken to."""
+    known = norms[:row][np.isfinite(norms[:row])]
+    return float(known[-1]) if len(known) else float("nan")
+
+
+def _of_signs(name: str) -> bool:
+    return any(word in name.rpartition(".")[2].lower() for word in SIGNS)
+
+
+def _momenta(seen: Seen) -> list[float]:
+    """The momentum of each layer's group, as slow as any in use at least."""
+    known = {one.name: one.groups for one in seen.info.optimizers}
+    found = []
+    for layer in seen.layers:
+        groups = known.get(layer.optimizer, ())
+        group = groups[layer.group] if layer.group < len(groups) else {}
+        named_as: list[object] = [group.get("momentum")]
+        betas = group.get("betas")
+        if isinstance(betas, Sequence) and len(betas):
+            named_as.append(betas[0])
+        numbers = [one for one in named_as if isinstance(one, int | float)]
+        found.append(max([SLOWEST.value, *(float(one) for one in numbers if one < 1.0)]))
+    return found
+
+
 _REVERSED_CAUSE = (
-    "The layer oscillates: the learning rate is too large for the curvature there, "
-    "or a sign is wrong in the step."
+    "The layer oscillates: the learning rate is too large for the curvature there, or the step "
+    "takes turns with its sign."
 )
 _REVERSED_ADVICE = (
     "Lower the learning rate of this group, or raise its momentum; capture a few "
@@ -67,7 +117,7 @@ _REVERSED_ADVICE = (
 
 
 def _reversed(seen: Seen) -> Sequence[Finding] | NotJudged:
-    hits = _hits(seen, lambda cosine, _: cosine <= REVERSES.value)
+    hits = _hits(seen, lambda at, rows, cosine, _: cosine <= REVERSES.value, _momenta(seen))
     if isinstance(hits, NotJudged):
         return hits
     if not hits:
@@ -94,7 +144,13 @@ def _said(hits: Sequence[Hit]) -> str:
     )
 
 
-def _hits(seen: Seen, is_so: Callable[[Floats, Floats], Flags]) -> list[Hit] | NotJudged:
+_IsSo = Callable[[int, Codes, Floats, Floats], Flags]
+"""From a layer, rows, their cosines and distances to where it shows."""
+
+
+def _hits(seen: Seen, is_so: _IsSo, momenta: Sequence[float]) -> list[Hit] | NotJudged:
+    if seen.info.computed:
+        return NotJudged("the trace was computed from another run, whose momentum it has")
     if not seen.has("update"):
         return NotJudged("the stage update was not captured")
     cosines = seen.numbers("cosine_previous")
@@ -110,7 +166,7 @@ def _hits(seen: Seen, is_so: Callable[[Floats, Floats], Flags]) -> list[Hit] | N
         if layer.shape[0] * layer.shape[1] < 2 or not len(rows):
             continue
         values, apart = cosines.values[rows, at], distances.values[rows, at]
-        first, length = _longest(is_so(values, apart))
+        first, length = _longest(is_so(at, rows, values, apart))
         if length < needed:
             continue
         run = rows[first : first + length]
@@ -118,7 +174,7 @@ def _hits(seen: Seen, is_so: Callable[[Floats, Floats], Flags]) -> list[Hit] | N
         middle = int(order[length // 2])
         step, value = int(cosines.steps[run[middle]]), float(values[first + middle])
         what = f"cosine_previous, over {plural(int(apart[first + middle]), 'step')}"
-        limit = float(repeats_from(apart[first + middle : first + middle + 1])[0])
+        limit = float(repeats_from(apart[first + middle : first + middle + 1], momenta[at])[0])
         expected = f"above {REVERSES.value:g}" if value < 0.0 else f"below {limit:.6g}"
         evidence = Evidence(layer.name, step, "update", what, value, expected)
         hits.append(Hit(at, cosines.steps[run].tolist(), (evidence,), length + abs(value)))
@@ -143,9 +199,11 @@ REPEATED = Rule(
     name="repeated_update",
     title="A layer whose update repeats",
     severity="Warning",
-    looks_at="`cosine_previous` and `steps_since_previous` of `update`, of every layer.",
-    means="Several captures in a row point where the one before did, more than any momentum "
-    "explains over so many steps.",
+    looks_at="`cosine_previous`, `steps_since_previous` and `frobenius_norm` of `update`, and the "
+    "group's momentum, of every layer. Optimizers whose updates are signs (Lion, Tiger, SignSGD) "
+    "are left out: theirs stay the same while gradients keep their signs.",
+    means="At half of the captures or more, several of them in a row, the update points where the "
+    "one before did, more than the momentum explains over so many steps, and has its size.",
     cause=_REPEATED_CAUSE,
     advice=_REPEATED_ADVICE,
     judge=_repeated,

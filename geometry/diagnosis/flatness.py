@@ -22,21 +22,52 @@ from optgeom.geometry.diagnosis.thresholds import (
     EDGE_BAND,
     EDGE_COUNT,
     ENOUGH,
+    LARGEST_TAIL,
     PARTLY_FLAT,
+    REACH,
+    SCALE_OFF,
     TAIL,
+    TAIL_SLOPE,
 )
 
 
-def band_share(s: Floats) -> float:
-    """Share of the singular values above `TAIL` that are above `BAND`.
+def band_share(s: Floats, tail: float = TAIL.value, reach: int | None = None) -> float:
+    """Share of the singular values that count which are above `BAND`.
 
     Args:
         s: (r,) descending, s_1 > 0.
+        tail: Those below it, of s_1, do not count.
+        reach: Where it is known how many directions the iteration can lift: so many count.
 
     >>> band_share(np.array([1.0, 0.9, 0.2, 1e-3]))
     0.6666666666666666
     """
-    return float((s >= BAND.value * s[0]).sum() / (s >= TAIL.value * s[0]).sum())
+    if reach is not None:
+        return float((s[:reach] >= BAND.value * s[0]).mean()) if reach else 1.0
+    return float((s >= BAND.value * s[0]).sum() / (s >= tail * s[0]).sum())
+
+
+def reach_of(s: Floats) -> int:
+    """How many directions of a matrix the iteration can lift into its band.
+
+    Args:
+        s: (r,) descending, of what enters the iteration.
+
+    >>> reach_of(np.array([1.0, 0.5, 1e-2, 1e-3]))
+    3
+    """
+    return int((s >= REACH.value * float(np.sqrt((s**2).sum()))).sum())
+
+
+def tail_of(known: Declared) -> float:
+    """Below what of s_1 singular values may be rounding that the iteration has lifted."""
+    steeper = 1.0 if known.slope is None else max(1.0, known.slope / TAIL_SLOPE.value)
+    return min(TAIL.value * steeper, LARGEST_TAIL.value)
+
+
+def is_near(one: float, other: float) -> bool:
+    """Whether two sizes are the same up to what an iteration leaves open."""
+    return 1 / SCALE_OFF.value <= one / other <= SCALE_OFF.value
 
 
 def band_middle(s: Floats) -> float:
@@ -70,9 +101,14 @@ class Spectra:
         tops: (k,) the largest singular value of each.
         frobenius: The Frobenius norm, the median over captures.
         share: `band_share`, the median; at least so much, where columns alone tell enough.
-        level: `band_middle`, the median.
+        levels: (k,) `band_middle` of each; where columns alone tell enough, the mean of all
+            singular values.
         is_flat: An iteration has converged, on as many directions as there were.
-        values: (r,) descending, of each capture; empty where columns alone tell enough.
+        shares: `band_share` of each capture; empty where columns alone tell enough.
+        reach: How many directions the iteration could lift, the median; None where what enters it
+            was not captured.
+        at_most: The larger of `share` and the share of those above `TAIL`, by which an update is
+            called bare.
     """
 
     layer: int
@@ -81,21 +117,46 @@ class Spectra:
     tops: Floats
     frobenius: float
     share: float
-    level: float
+    levels: Floats
     is_flat: bool
-    values: tuple[Floats, ...] = ()
+    shares: tuple[float, ...] = ()
+    reach: float | None = None
+    at_most: float = 1.0
 
     @property
     def top(self) -> float:
         """The largest singular value, the median over captures."""
         return middle(self.tops.tolist())
 
+    @property
+    def level(self) -> float:
+        """The middle of the band, the median over captures."""
+        return middle(self.levels.tolist())
+
     @classmethod
     def of(
-        cls, layer: int, known: Declared, steps: Sequence[int], values: Sequence[Floats]
+        cls,
+        layer: int,
+        known: Declared,
+        steps: Sequence[int],
+        values: Sequence[Floats],
+        reaches: Sequence[int] | None = None,
     ) -> Spectra:
-        """From the singular values themselves, of at least one capture."""
-        share = middle([band_share(s) for s in values])
+        """From the singular values themselves, of at least one capture.
+
+        Args:
+            layer: Its place.
+            known: What its settings promise.
+            steps: Of the captures.
+            values: (r,) descending, of each.
+            reaches: How many directions of each the iteration could lift, where that is known.
+        """
+        tail = tail_of(known)
+        limits: Sequence[int | None] = [None] * len(values) if reaches is None else reaches
+        shares = tuple(band_share(s, tail, limit) for s, limit in zip(values, limits, strict=True))
+        share = middle(shares)
+        reach = None if reaches is None else middle(reaches)
+        too_few = reach is not None and reach < ENOUGH.value
         return cls(
             layer,
             known,
@@ -103,9 +164,11 @@ class Spectra:
             np.array([float(s[0]) for s in values]),
             middle([float(np.sqrt((s**2).sum())) for s in values]),
             share,
-            middle([band_middle(s) for s in values]),
-            share >= PARTLY_FLAT.value or has_edge(values),
-            tuple(values),
+            np.array([band_middle(s) for s in values]),
+            share >= PARTLY_FLAT.value or has_edge(values) or too_few,
+            shares,
+            reach,
+            max(share, middle([band_share(s, tail) for s in values])),
         )
 
 
@@ -145,12 +208,26 @@ def _spectra_of(seen: Seen, stage: str) -> list[Spectra] | NotJudged:
         steps, values = seen.spectra(seen.layers[at].name, stage)
         kept = [(step, s) for step, s in zip(steps.tolist(), values, strict=True) if s[0] > 0.0]
         if kept:
-            found.append(Spectra.of(at, known[at], *zip(*kept, strict=True)))
+            found.append(_with_input(seen, at, known[at], kept))
     if found:
         return found
     if unclear:
         return NotJudged("the updates were read by difference from weights too coarse for it")
     return NotJudged(without_spectra(seen, stage))
+
+
+def _with_input(
+    seen: Seen, at: int, known: Declared, kept: Sequence[tuple[int, Floats]]
+) -> Spectra:
+    """The spectra, beside what entered the iteration where that was captured."""
+    name = seen.layers[at].name
+    for stage in ("ns_input", "momentum"):
+        there, values = seen.spectra(name, stage)
+        entered = dict(zip(there.tolist(), values, strict=True))
+        both = [(step, s, reach_of(entered[step])) for step, s in kept if step in entered]
+        if both:
+            return Spectra.of(at, known, *zip(*both, strict=True))
+    return Spectra.of(at, known, *zip(*kept, strict=True))
 
 
 def _by_columns(seen: Seen, at: int, known: Declared, stage: str) -> Spectra | None:
@@ -172,8 +249,8 @@ def _by_columns(seen: Seen, at: int, known: Declared, stage: str) -> Spectra | N
     share = middle(least.tolist())
     if share < PARTLY_FLAT.value:
         return None
-    frobenius_norm, level = middle(frobenius[there].tolist()), middle(mean.tolist())
-    return Spectra(at, known, columns[0].steps[there], top, frobenius_norm, share, level, True)
+    steps, frobenius_norm = columns[0].steps[there], middle(frobenius[there].tolist())
+    return Spectra(at, known, steps, top, frobenius_norm, share, mean, True)
 
 
 def _unclear(seen: Seen, stage: str) -> set[int]:

@@ -14,19 +14,22 @@ SCALAR = "gradients_overwritten"
 
 
 _CAUSE = (
-    "The optimizer computes in place in p.grad: momentum mixed into it, an "
-    "orthogonalized matrix left there. Some published implementations of Muon do."
+    "The optimizer computes in place in p.grad: momentum mixed into it, an orthogonalized matrix "
+    "left there, as in some published implementations of Muon. Or gradients are unscaled (a fused "
+    "optimizer under a GradScaler), clipped (a hook before the step) or zeroed within the step, "
+    "all of which is meant."
 )
 _ADVICE = (
-    "Nothing, if nobody reads p.grad after step(). Gradient norms that are "
-    "logged there, and gradients accumulated over steps, are wrong: read them before "
-    "the step, or have the optimizer work on a copy. (The stage gradient is captured "
-    "before it is overwritten.)"
+    "Nothing, if nobody reads p.grad after step(). Gradient norms that are logged there are those "
+    "of what the step left: read them before the step, or have the optimizer work on a copy. (The "
+    "stage gradient is captured before it is overwritten.)"
 )
 
 
 def _overwritten(seen: Seen) -> Sequence[Finding] | NotJudged:
     told = {one.name: seen.scalars(f"{SCALAR}.{one.name}") for one in seen.info.optimizers}
+    if seen.info.computed:
+        return NotJudged("the trace was computed from another run: no step was taken")
     if not any(told.values()):
         return NotJudged("the trace does not count them: it is of an older optgeom")
     found = []
@@ -39,7 +42,7 @@ def _overwritten(seen: Seen) -> Sequence[Finding] | NotJudged:
         found.append(
             Finding(
                 rule="gradient_overwritten",
-                severity="warning",
+                severity="note",
                 title=f"The step of {optimizer.name} writes to the gradients: to "
                 f"{plural(int(counts[worst]), 'gradient')} at "
                 f"{plural(len(counts), 'captured step')}.",
@@ -58,7 +61,7 @@ def _overwritten(seen: Seen) -> Sequence[Finding] | NotJudged:
 GRADIENT_OVERWRITTEN = Rule(
     name="gradient_overwritten",
     title="Gradients overwritten by the step",
-    severity="Warning",
+    severity="Note",
     looks_at=f"The scalars `{SCALAR}.OPTIMIZER`, which count at each captured step the gradients "
     "that the step wrote to. With several ranks, those of rank 0.",
     means="Some gradients were written to between the beginning and the end of the step.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optgeom.geometry.diagnosis.finding import Evidence, Finding, Severity
-from optgeom.geometry.diagnosis.hits import Hit, finding, middle, named, plural
+from optgeom.geometry.diagnosis.hits import Hit, finding, middle, named, nearest, plural
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.seen import Codes, Flags, Floats, NotJudged, Seen
 from optgeom.geometry.diagnosis.thresholds import (
@@ -87,29 +87,43 @@ def _dominant(seen: Seen) -> Sequence[Finding] | NotJudged:
     found = _norms(seen)
     if isinstance(found, NotJudged):
         return found
-    hits, counts = [], 0
+    hits = []
     for at, steps, norms in found:
         usual = np.median(norms, axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.where(usual > 0.0, norms / usual, 0.0)
-        neurons = _lasting(ratios >= DOMINANT.value)
+        is_so = ratios >= DOMINANT.value
+        neurons = _lasting(is_so)
         if 0 < len(neurons) <= FEW.value * norms.shape[1] and _hold_most(norms, neurons):
-            counts += len(neurons)
             expected = f"below {DOMINANT.value:g} times the median"
-            hits.append(_hit(seen, at, steps, ratios, neurons, np.argmax, "median", expected))
+            hits.append(_hit(seen, at, steps, ratios, neurons, is_so, "median", expected))
+    rows = [one for one in hits if _of_tokens(seen, one)]
+    others = [one for one in hits if one not in rows]
+    return [*_dominating(seen, others, "warning"), *_dominating(seen, rows, "note")]
+
+
+def _of_tokens(seen: Seen, hit: Hit) -> bool:
+    """Whether a layer's rows are tokens or classes, of which some are always more frequent."""
+    return seen.layers[hit.layer].kind in ("head", "embedding")
+
+
+def _dominating(seen: Seen, hits: Sequence[Hit], severity: Severity) -> list[Finding]:
     if not hits:
         return []
+    count = sum(round(one.badness * seen.layers[one.layer].shape[0]) for one in hits)
     return [
         finding(
             seen,
             "dominant_neurons",
-            "warning",
-            f"{plural(counts, 'neuron')} of {named(seen, hits)} dominate{'s' * (counts == 1)} the "
-            f"update: {'its norm is' if counts == 1 else 'their norms are'} more than "
+            severity,
+            f"{plural(count, 'neuron')} of {named(seen, hits)} dominate{'s' * (count == 1)} the "
+            f"update: {'its norm is' if count == 1 else 'their norms are'} more than "
             f"{DOMINANT.value:g} times the median's at {_share()} of the captures.",
             hits,
-            cause=_DOMINANT_CAUSE,
-            advice=_DOMINANT_ADVICE,
+            cause=_DOMINANT_CAUSE
+            if severity == "warning"
+            else "Their tokens or classes are more frequent than the others.",
+            advice=_DOMINANT_ADVICE if severity == "warning" else "Nothing, if that is so.",
         )
     ]
 
@@ -146,19 +160,20 @@ def _dormant(seen: Seen) -> Sequence[Finding] | NotJudged:
         usual = np.median(moving, axis=1, keepdims=True)
         others = np.where(usual > 0.0, np.minimum(moving, DOMINANT.value * usual), moving)
         ratios = norms / others.mean(1, keepdims=True)
-        neurons = _lasting((ratios < DORMANT.value) & ~still)
+        is_so = (ratios < DORMANT.value) & ~still
+        neurons = _lasting(is_so)
         never += int(still.sum())
         if len(neurons):
             expected = f"{DORMANT.value:g} of the mean or more"
-            asleep.append(_hit(seen, at, steps, ratios, neurons, np.argmin, "mean", expected))
+            asleep.append(_hit(seen, at, steps, ratios, neurons, is_so, "mean", expected))
         if still.any():
             share = float(still.mean())
             layer, step = seen.layers[at].name, int(steps[-1])
             what = "share of rows that never move"
             evidence = Evidence(layer, step, "update", what, share, "0 where every row is used")
             unused.append(Hit(at, steps.tolist(), (evidence,), share))
-    many = [one for one in asleep if one.badness >= SOME.value]
-    few = [one for one in asleep if one.badness < SOME.value]
+    many = [one for one in asleep if one.badness >= SOME.value and not _of_tokens(seen, one)]
+    few = [one for one in asleep if one not in many]
     return [
         *_asleep(seen, many, "warning"),
         *_asleep(seen, few, "note"),
@@ -214,23 +229,25 @@ def _hit(
     steps: Codes,
     ratios: Floats,
     neurons: NDArray[np.intp],
-    worst: Callable[..., np.intp],
+    is_so: Flags,
     against: str,
     expected: str,
 ) -> Hit:
-    """What a layer's lasting neurons show: the worst of them at the last capture."""
-    usual = np.median(ratios[:, neurons], axis=0)
-    neuron = int(neurons[int(worst(usual))])
-    layer, value = seen.layers[at].name, float(ratios[-1, neuron])
+    """What a layer's lasting neurons show: one of them at a capture where it is so."""
+    shown = is_so[:, neurons]
+    neuron = int(neurons[int(shown.sum(0).argmax())])
+    so = is_so[:, neuron]
+    step, value = nearest(steps[so].tolist(), ratios[so, neuron].tolist())
     what = f"norm of neuron {neuron} over the {against}"
-    evidence = Evidence(layer, int(steps[-1]), "update", what, value, expected)
-    return Hit(at, steps.tolist(), (evidence,), float(len(neurons)) / len(ratios[0]))
+    evidence = Evidence(seen.layers[at].name, step, "update", what, value, expected)
+    share = float(len(neurons)) / len(ratios[0])
+    return Hit(at, steps[shown.any(1)].tolist(), (evidence,), share)
 
 
 DOMINANT_NEURONS = Rule(
     name="dominant_neurons",
     title="Neurons that dominate and stay so",
-    severity="Warning",
+    severity="Warning; a note for heads and embeddings",
     looks_at="Neuron norms of `update` over the captures, of every layer.",
     means="The same few neurons are moved several times as far as the median one at nearly every "
     "capture, and hold most of the update's energy. Neurons that do so for some captures, or a "
@@ -242,7 +259,7 @@ DOMINANT_NEURONS = Rule(
 DORMANT_NEURONS = Rule(
     name="dormant_neurons",
     title="Neurons that are dormant and stay so",
-    severity="Warning; a note where they are single ones, or rows never move",
+    severity="Warning; a note where they are few, for heads and embeddings, or rows never move",
     looks_at="Neuron norms of `update` over the captures, of every layer.",
     means="The same neurons are hardly moved at nearly every capture. Rows whose update is exactly "
     "zero at every capture, as of tokens that do not occur, are a note of their own.",

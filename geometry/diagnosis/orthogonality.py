@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from optgeom.geometry.comparison.result import number
 from optgeom.geometry.diagnosis.finding import Evidence, Finding
-from optgeom.geometry.diagnosis.flatness import Spectra, band_share, promised, spectra_of
-from optgeom.geometry.diagnosis.hits import Hit, finding, middle, named, nearest, plural, span
+from optgeom.geometry.diagnosis.flatness import Spectra, is_near, promised, spectra_of
+from optgeom.geometry.diagnosis.hits import Hit, finding, middle, named, nearest, span
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.seen import NotJudged, Seen
 from optgeom.geometry.diagnosis.shards import cut_layers
 from optgeom.geometry.diagnosis.thresholds import (
     ENOUGH,
+    FULL_STEPS,
     NOT_FLAT,
     PARTLY_FLAT,
+    PROPORTIONAL,
     SAME_DIRECTION,
-    SCALE_OFF,
 )
 
 _SHARE = "share of singular values near the largest"
@@ -37,7 +37,7 @@ def _not_orthogonal(seen: Seen) -> Sequence[Finding] | NotJudged:
     if isinstance(spectra, NotJudged) and not alike:
         return spectra
     bare = _bare(seen)
-    hits = {one.layer: _flat_hit(seen, one, "update", PARTLY_FLAT.value) for one in bare}
+    hits = {one.layer: _flat_hit(seen, one, "update") for one in bare}
     for place, one in alike.items():
         known = hits.get(place)
         evidence = one.evidence if known is None else (*known.evidence, *one.evidence)
@@ -54,8 +54,7 @@ def _not_orthogonal(seen: Seen) -> Sequence[Finding] | NotJudged:
     if bare:
         shares = [100.0 * one.share for one in bare]
         title += (
-            f": {span(shares)} % of their singular values are near the largest, where "
-            "orthogonalizing leaves more than 80 %"
+            f": {span(shares)} % of their singular values are near the largest, as of a gradient"
         )
     return [
         finding(
@@ -82,22 +81,9 @@ def _find_bare(seen: Seen) -> list[Spectra]:
         return []
     cut = cut_layers(seen)
     below = [one for one in spectra if not one.is_flat and one.layer not in cut]
-    # a factor that is only guessed proves nothing of a spectrum as steep as a gradient's
-    sure = {
-        _group(seen, one.layer)
-        for one in below
-        if one.share < NOT_FLAT.value and not (_has_size(one) and _is_lifted(one))
-    }
-    return [
-        one
-        for one in below
-        if _group(seen, one.layer) in sure and not (_has_size(one) and _is_lifted(one))
-    ]
-
-
-def _has_size(one: Spectra) -> bool:
-    """Whether the settings say what size the update should have."""
-    return one.declared.factor is not None or one.declared.rms is not None
+    bare = [one for one in below if not _is_lifted(seen, one)]
+    sure = {_group(seen, one.layer) for one in bare if one.at_most < NOT_FLAT.value}
+    return [one for one in bare if _group(seen, one.layer) in sure]
 
 
 def _group(seen: Seen, place: int) -> tuple[str, int]:
@@ -105,29 +91,36 @@ def _group(seen: Seen, place: int) -> tuple[str, int]:
     return layer.optimizer, layer.group
 
 
-def _is_lifted(one: Spectra) -> bool:
-    """Whether the largest singular values are where an iteration puts them: it was too short."""
+def _is_lifted(seen: Seen, one: Spectra) -> bool:
+    """Whether an iteration was there all the same, on an input of low rank or with few steps."""
+    left = spectra_of(seen, "orthogonalized")
+    handed = [] if isinstance(left, NotJudged) else [s for s in left if s.layer == one.layer]
+    if handed and one.declared.algorithm == "normuon":
+        return handed[0].is_flat  # the division of the neurons comes after
+    name = seen.layers[one.layer].name
+    if any(_proportional(seen, name, stage) for stage in ("ns_input", "momentum")):
+        return False  # what entered came out
+    if handed and _proportional(seen, name, "orthogonalized"):
+        return True  # the iteration's own outcome
     factor, (rows, cols) = one.declared.factor, one.declared.seen
-    if one.declared.algorithm == "normuon":
-        rms = one.frobenius / math.sqrt(rows * cols)
-        return one.declared.rms is not None and _is_near(rms, one.declared.rms)
-    return factor is not None and _is_near(one.top, factor)
+    if one.declared.rms is not None:
+        return is_near(one.frobenius / math.sqrt(rows * cols), one.declared.rms)
+    if one.declared.frobenius is not None:
+        factor = one.declared.frobenius / math.sqrt(min(rows, cols))
+    # a factor that is only guessed proves nothing of a spectrum as steep as a gradient's
+    return factor is not None and is_near(one.top, factor)
 
 
-def _is_near(one: float, other: float) -> bool:
-    return 1 / SCALE_OFF.value <= one / other <= SCALE_OFF.value
-
-
-def _flat_hit(seen: Seen, one: Spectra, stage: str, limit: float) -> Hit:
-    every = zip(one.steps.tolist(), map(band_share, one.values), strict=True)
-    below = [(step, share) for step, share in every if share < limit]
+def _flat_hit(seen: Seen, one: Spectra, stage: str) -> Hit:
+    every = zip(one.steps.tolist(), one.shares, strict=True)
+    below = [(step, share) for step, share in every if share < PARTLY_FLAT.value]
     steps, shares = zip(*below, strict=True)
     step, share = nearest(steps, shares)
-    expected = f"above {limit:g}, 0.8 to 1 where it is orthogonal"
-    layer = seen.layers[one.layer].name
-    return Hit(
-        one.layer, steps, (Evidence(layer, step, stage, _SHARE, share, expected),), 1 - share
+    what = _SHARE if one.reach is None else f"{_SHARE}, of the {one.reach:.0f} that can be lifted"
+    evidence = Evidence(
+        seen.layers[one.layer].name, step, stage, what, share, f"above {PARTLY_FLAT.value:g}"
     )
+    return Hit(one.layer, steps, (evidence,), 1 - share)
 
 
 def _like_the_gradient(seen: Seen) -> dict[int, Hit]:
@@ -154,7 +147,7 @@ def _cause(seen: Seen, hits: set[int], alike: set[int]) -> str:
             "orthogonalization was skipped, or never called."
         )
     for stage in ("momentum", "gradient"):
-        if all(_proportional(seen, at, stage) for at in hits):
+        if all(_proportional(seen, seen.layers[at].name, stage) for at in hits):
             return (
                 f"Plain gradient descent was run: the update has the spectrum of the {stage}, up "
                 "to a factor. The orthogonalization was skipped, or never called."
@@ -165,9 +158,8 @@ def _cause(seen: Seen, hits: set[int], alike: set[int]) -> str:
     )
 
 
-def _proportional(seen: Seen, at: int, stage: str) -> bool:
+def _proportional(seen: Seen, name: str, stage: str) -> bool:
     """Whether an update has the singular values of another stage but for a factor."""
-    name = seen.layers[at].name
     steps, updates = seen.spectra(name)
     there, values = seen.spectra(name, stage)
     others = dict(zip(there.tolist(), values, strict=True))
@@ -175,7 +167,10 @@ def _proportional(seen: Seen, at: int, stage: str) -> bool:
     if not pairs:
         return False
     return all(
-        s[0] > 0.0 and o[0] > 0.0 and np.allclose(s / s[0], o / o[0], atol=1e-3) for s, o in pairs
+        s[0] > 0.0
+        and o[0] > 0.0
+        and bool((np.abs(s / s[0] - o / o[0]) <= PROPORTIONAL.value).all())
+        for s, o in pairs
     )
 
 
@@ -197,23 +192,51 @@ def _not_converged(seen: Seen) -> Sequence[Finding] | NotJudged:
         return NotJudged("NorMuon's update does not show it: add orthogonalized to stages")
     known = cut_layers(seen) | {one.layer for one in _bare(seen)} | set(_like_the_gradient(seen))
     partly = [one for one in spectra if _is_partly(one, stage) and one.layer not in known]
-    if not partly:
-        return []
-    hits = [_flat_hit(seen, one, stage, PARTLY_FLAT.value) for one in partly]
-    shares = [100.0 * one.share for one in partly]
-    return [
-        finding(
-            seen,
-            "not_converged",
-            "warning",
-            f"The orthogonalization of {named(seen, hits)} has not converged: {span(shares)} % of "
-            "the singular values are near the largest, where five steps of Newton-Schulz leave "
-            "more than 80 %.",
-            hits,
-            cause=_too_short(seen, partly),
-            advice=_SHORT_ADVICE,
+    sure = [one for one in partly if one.reach is not None or _has_few_steps(one)]
+    # where the schedule is long enough, it is the input that lacks directions
+    unknown = [one for one in partly if one.reach is None and one.declared.ns_steps is None]
+    found = []
+    if sure:
+        shares = [100.0 * one.share for one in sure]
+        hits = [_flat_hit(seen, one, stage) for one in sure]
+        found.append(
+            finding(
+                seen,
+                "not_converged",
+                "warning",
+                f"The orthogonalization of {named(seen, hits)} has not converged: {span(shares)} % "
+                f"of the singular values{_which(sure)} are near the largest.",
+                hits,
+                cause=_too_short(sure),
+                advice=_SHORT_ADVICE,
+            )
         )
-    ]
+    if unknown:
+        shares = [100.0 * one.share for one in unknown]
+        hits = [_flat_hit(seen, one, stage) for one in unknown]
+        found.append(
+            finding(
+                seen,
+                "not_converged",
+                "note",
+                f"The orthogonalization of {named(seen, hits)} leaves {span(shares)} % of the "
+                "singular values near the largest: its input is ill-conditioned, or it has too "
+                "few steps.",
+                hits,
+                cause="A gradient of few tokens, or of few classes, lacks directions that five "
+                "steps could lift. Or the iteration is too short, which the settings do not say.",
+                advice="Capture ns_input or momentum to tell.",
+            )
+        )
+    return found
+
+
+def _has_few_steps(one: Spectra) -> bool:
+    return one.declared.ns_steps is not None and one.declared.ns_steps < FULL_STEPS.value
+
+
+def _which(some: Sequence[Spectra]) -> str:
+    return " that five steps of Newton-Schulz lift" if all(one.reach for one in some) else ""
 
 
 def _is_partly(one: Spectra, stage: str) -> bool:
@@ -222,29 +245,13 @@ def _is_partly(one: Spectra, stage: str) -> bool:
     return is_judged and not one.is_flat
 
 
-def _too_short(seen: Seen, partly: Sequence[Spectra]) -> str:
-    layer = seen.layers[partly[0].layer]
-    optimizer = next((o for o in seen.info.optimizers if o.name == layer.optimizer), None)
-    known = () if optimizer is None else optimizer.groups[layer.group : layer.group + 1]
-    group: Mapping[str, object] = known[0] if known else {}
-    steps = group.get("ns_steps")
-    if isinstance(steps, int) and steps < 5:
-        return f"The settings say ns_steps={steps}: too few for a momentum as ill-conditioned."
-    conditions = [
-        float(s[0] / s[len(s) // 2])
-        for one in partly
-        for s in seen.spectra(seen.layers[one.layer].name, "ns_input")[1]
-        if s[len(s) // 2] > 0.0
-    ]
-    if conditions:
-        return (
-            "The iteration is too short for what enters it, whose median singular value is "
-            f"{number(middle(conditions), 2)} times smaller than the largest; or a wrong "
-            "coefficient or a missing normalization slows it down."
-        )
+def _too_short(partly: Sequence[Spectra]) -> str:
+    few = [one.declared.ns_steps for one in partly if _has_few_steps(one)]
+    if few:
+        return f"The settings say ns_steps={few[0]}: too few for an input as ill-conditioned."
     return (
-        "Too few steps of the iteration, a wrong coefficient, or an input that was not divided by "
-        f"its norm. {plural(len(partly), 'layer')} in all; capture ns_input to tell."
+        "Too few steps, a wrong coefficient, or an input that was not divided by its norm: what "
+        "entered has directions that five steps of Newton-Schulz lift, and they were not lifted."
     )
 
 
@@ -257,7 +264,10 @@ NOT_ORTHOGONAL = Rule(
     means="The share of singular values near the largest (band share) is that of a gradient; or "
     "the update points exactly where the gradient does, as when plain SGD was run. Small singular "
     "values that stand for rank the gradient does not have are not counted, and a band that ends "
-    "sharply is flat enough, whatever lies below it. A random matrix of "
+    "sharply is flat enough, whatever lies below it. Where `ns_input` or `momentum` was captured, "
+    "only the directions that an iteration can lift are counted; where neither was, a size that is "
+    "the one of the settings, or the same spectrum in `orthogonalized`, speaks for an iteration on "
+    "an input of low rank, and nothing is said. A random matrix of "
     "very unequal sides is nearly flat by itself: there the cosine and `muon_scale` have to tell.",
     cause="The orthogonalization was skipped, or never called: plain gradient descent was run. Or "
     "these parameters are moved by the AdamW part of the optimizer.",
@@ -267,12 +277,15 @@ NOT_ORTHOGONAL = Rule(
 NOT_CONVERGED = Rule(
     name="not_converged",
     title="Newton-Schulz has not converged",
-    severity="Warning",
+    severity="Warning; a note where neither the input nor the number of steps is known",
     looks_at="Spectra of `orthogonalized` where it was captured, else of `update`, of layers given "
     "to Muon or NorMuon. NorMuon and pieces of a fused matrix by `orthogonalized` alone.",
     means="The band share lies between that of a gradient and that of a converged iteration: the "
-    "large directions were lifted, many others were not, and there is no edge between them, as "
-    "there is where a gradient of few tokens lacks rank.",
+    "large directions were lifted, many others were not, and there is no edge between them. Where "
+    "`ns_input` or `momentum` was captured too, only the directions that five steps of "
+    "Newton-Schulz lift are counted. Else the settings decide: with `full_steps` or more it is the "
+    "input that lacks directions, and nothing is said; with fewer it is a warning; where they "
+    "do not say, a note.",
     cause="Too few steps, a wrong coefficient, or an input that was not divided by its norm.",
     advice=_SHORT_ADVICE,
     judge=_not_converged,

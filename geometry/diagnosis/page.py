@@ -5,6 +5,7 @@ from __future__ import annotations
 from optgeom.geometry.diagnosis.registry import RULES
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.thresholds import THRESHOLDS
+from optgeom.geometry.diagnosis.uses import thresholds_of
 
 _INTRODUCTION = """\
 # Diagnose
@@ -33,8 +34,10 @@ found.not_judged  # from the names of rules that could not look to why
 
 The ordinary settings of `watch` (`every=50`, `stages=("update",)`) are enough for all rules but
 these: whether unevenness is leverage or error needs `ns_input` or `orthogonalized` among the
-stages; whether NorMuon's Newton-Schulz has converged needs `orthogonalized`; NorMuon orthogonalized
-per shard needs raw matrices (`updates_every`, on by default).
+stages; whether NorMuon's Newton-Schulz has converged needs `orthogonalized`; whether one has whose
+settings do not say how many steps it takes needs `ns_input` or `momentum`; in which stage NaN comes
+first needs `gradient` and `momentum`; NorMuon orthogonalized per shard needs raw matrices
+(`updates_every`, on by default).
 
 An optimizer is taken at its word. A layer is expected to be orthogonalized where its group says
 `algorithm="muon"` or `"normuon"`, or else its class is named so (`Muon`, `NorMuon`,
@@ -44,7 +47,12 @@ and nothing of Muon's, or the class is an AdaMuon, whose update is not meant to 
 **Band share**, by which most rules about orthogonality decide, is the share of the singular values
 above a tenth of the largest that are above 0.4 of it. An orthogonalized matrix has nearly all of
 them there, whatever its scale. Its condition number cannot tell: gradients of few tokens lack rank,
-and no iteration lifts what is not there.
+and no iteration lifts what is not there. Where `ns_input` or `momentum` was captured, the share is
+that of the directions which an iteration can lift (`reach`), and no others.
+
+Of a computed trace (docs/whatif.md) the update is judged as of any other. What only a step that was
+taken can show is not judged there: overwritten gradients, ranks, and repetition, for the momentum
+is that of the run which it was computed from.
 """
 
 
@@ -69,7 +77,7 @@ def _rule(rule: Rule) -> str:
         f"- Cause: {rule.cause}",
         f"- Try: {rule.advice}",
     ]
-    used = [f"`{one.name}`" for one in THRESHOLDS if rule.name in one.rules]
+    used = [f"`{one.name}`" for one in thresholds_of(rule)]
     if used:
         lines.append(f"- Thresholds: {', '.join(used)}")
     return "\n".join(lines) + "\n"
@@ -78,6 +86,9 @@ def _rule(rule: Rule) -> str:
 def _thresholds() -> str:
     lines = [
         "## Thresholds",
+        "",
+        "Which rules use one is read from their code: a rule is listed with all that it rests on,",
+        "also with that of the rules whose findings it leaves out.",
         "",
         "Generated, as all of this page, from `optgeom.geometry.diagnosis`; change it there. The",
         "demo's runs are those of `optgeom demo`: 41 captures of 24 hidden matrices under AdamW,",

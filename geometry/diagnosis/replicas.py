@@ -29,6 +29,8 @@ _ADVICE = (
 
 
 def _disagree(seen: Seen) -> Sequence[Finding] | NotJudged:
+    if seen.info.computed:
+        return NotJudged("the trace was computed from another run: no ranks held weights")
     if seen.info.world_size < 2:
         return NotJudged("one rank trained")
     compared: dict[int, float] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from optgeom.geometry.comparison.result import number
 from optgeom.geometry.diagnosis.declared import Declared, shape_factors
 from optgeom.geometry.diagnosis.finding import Evidence, Finding
-from optgeom.geometry.diagnosis.flatness import Spectra, promised, spectra_of
+from optgeom.geometry.diagnosis.flatness import Spectra, is_near, promised, spectra_of
 from optgeom.geometry.diagnosis.hits import Hit, finding, middle, named, nearest, span
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.seen import NotJudged, Seen
@@ -87,21 +87,17 @@ _OTHERWISE = _Wrong(
 )
 
 
-def _near(one: float, other: float) -> bool:
-    return 1 / SCALE_OFF.value <= one / other <= SCALE_OFF.value
-
-
 def _against_settings(seen: Seen, judged: Sequence[Spectra]) -> list[Finding]:
     hits: dict[_Wrong, list[Hit]] = {}
     ratios: dict[_Wrong, list[float]] = {}
     for one in judged:
         factor = one.declared.factor
-        if factor is None or _near(one.level, factor):
+        if factor is None or is_near(one.level, factor):
             continue
         wrong = _OTHERWISE
-        if not _near(factor, 1.0):  # a factor of 1 is the same twice
-            wrong = _TWICE if _near(one.level, factor**2) else wrong
-            wrong = _NOT_AT_ALL if _near(one.level, 1.0) else wrong
+        if not is_near(factor, 1.0):  # a factor of 1 is the same twice
+            wrong = _TWICE if is_near(one.level, factor**2) else wrong
+            wrong = _NOT_AT_ALL if is_near(one.level, 1.0) else wrong
         expected = f"{number(factor)}, times 0.7 to 1.2"
         hits.setdefault(wrong, []).append(_hit(seen, one, factor, expected))
         ratios.setdefault(wrong, []).append(one.level / factor)
@@ -121,9 +117,9 @@ def _against_settings(seen: Seen, judged: Sequence[Spectra]) -> list[Finding]:
 
 
 def _hit(seen: Seen, one: Spectra, factor: float, expected: str) -> Hit:
-    step, top = nearest(one.steps.tolist(), one.tops.tolist())
+    step, level = nearest(one.steps.tolist(), one.levels.tolist())
     layer = seen.layers[one.layer].name
-    evidence = Evidence(layer, step, "update", "spectral_norm", top, expected)
+    evidence = Evidence(layer, step, "update", "middle of the singular values", level, expected)
     return Hit(one.layer, one.steps.tolist(), (evidence,), abs(one.level / factor - 1.0))
 
 
@@ -142,7 +138,7 @@ def _against_shapes(seen: Seen, judged: Sequence[Spectra]) -> list[Finding]:
     hits = [
         _hit(seen, one, factor, f"{number(factor)}, times 0.7 to 1.2")
         for one, factor in zip(judged, factors, strict=True)
-        if not _near(one.level, factor)
+        if not is_near(one.level, factor)
     ]
     return [
         finding(
@@ -159,7 +155,9 @@ def _against_shapes(seen: Seen, judged: Sequence[Spectra]) -> list[Finding]:
 
 
 def _fits(judged: Sequence[Spectra], name: str, power: int) -> bool:
-    return all(_near(one.level, shape_factors(*one.declared.seen)[name] ** power) for one in judged)
+    return all(
+        is_near(one.level, shape_factors(*one.declared.seen)[name] ** power) for one in judged
+    )
 
 
 # -- NorMuon ---------------------------------------------------------------------------------------

@@ -24,21 +24,20 @@ from optgeom.geometry.diagnosis.hits import Hit, finding, named, nearest, plural
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.seen import Floats, NotJudged, Seen
 from optgeom.geometry.diagnosis.thresholds import (
+    BAND_TOP,
     BLOCK_FLAT,
     ENOUGH,
     PARTLY_FLAT,
     SHARD_FROBENIUS,
     SHARD_GAIN,
 )
+from optgeom.traces.errors import NotCaptured
 
 LOOKED_AT = 4
 """Layers at most whose raw matrices are looked at: the cheapest."""
 
 SIDE = 2048
 """Shorter side at most of such a matrix."""
-
-LARGEST = 1.21
-"""The largest singular value that Newton-Schulz leaves (Jordan's coefficients, five steps)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,10 @@ def _by_blocks(seen: Seen, at: int) -> _Cut | None:
     # a page asks again at every refresh
     attempts = seen.trace.attempts(layer.name, "update")
     key = ("row blocks", seen.trace.uri, layer.name, step, attempts[step], world)
-    blocks = seen.trace.cache.made(key, measured, lambda found: 64 * (1 + len(found)))
+    try:
+        blocks = seen.trace.cache.made(key, measured, lambda found: 64 * (1 + len(found)))
+    except NotCaptured:  # a rank of a live run has not written its rows yet
+        return None
     for one in blocks:
         is_apart = one.gain >= SHARD_GAIN.value or one.share < PARTLY_FLAT.value
         if one.block_share >= BLOCK_FLAT.value and is_apart:
@@ -178,7 +180,7 @@ def _by_spectrum(seen: Seen, one: Spectra) -> _Cut | None:
         return None
     frobenius = one.frobenius / (factor * math.sqrt(rows))
     # as of two shards: what more of them add saturates where they have little in common
-    least = LARGEST * (1.0 + SHARD_GAIN.value * (math.sqrt(2.0) - 1.0))
+    least = BAND_TOP.value * (1.0 + SHARD_GAIN.value * (math.sqrt(2.0) - 1.0))
     if not (1 / SHARD_FROBENIUS.value**2 <= frobenius <= SHARD_FROBENIUS.value):
         return None
     tops = (one.tops / factor).tolist()
@@ -192,9 +194,9 @@ def _by_spectrum(seen: Seen, one: Spectra) -> _Cut | None:
         "update",
         "s_1 over the shape factor",
         top,
-        f"{LARGEST:g} at most; {LARGEST * math.sqrt(shards):.3g} for {shards} stacked blocks",
+        f"{BAND_TOP.value:g} at most; {BAND_TOP.value * math.sqrt(shards):.3g} for {shards} blocks",
     )
-    gain = (one.top / factor / LARGEST - 1.0) / (math.sqrt(shards) - 1.0)
+    gain = (one.top / factor / BAND_TOP.value - 1.0) / (math.sqrt(shards) - 1.0)
     return _Cut(Hit(one.layer, steps, (evidence,), gain), shards, False)
 
 

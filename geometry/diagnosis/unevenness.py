@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from optgeom.geometry.comparison.result import number
 from optgeom.geometry.diagnosis.finding import Evidence, Finding
 from optgeom.geometry.diagnosis.flatness import promised
-from optgeom.geometry.diagnosis.hits import Hit, finding, middle, named, span
+from optgeom.geometry.diagnosis.hits import Hit, finding, middle, named, nearest, span
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.seen import NotJudged, Seen
 from optgeom.geometry.diagnosis.thresholds import ENOUGH, ROW_ERROR, UNEVEN
@@ -24,12 +25,12 @@ def _uneven(seen: Seen) -> Sequence[Finding] | NotJudged:
             continue
         leverage, error = _leverage(seen, at), _median(seen, "ns_row_error", "orthogonalized", at)
         judged = judged or leverage is not None or error is not None
-        if error is not None and error[1] >= ROW_ERROR.value:
+        if error is not None and error.middle >= ROW_ERROR.value:
             by_error.append(_hit(seen, at, "orthogonalized", leverage, error))
-        elif leverage is not None and leverage[1] >= UNEVEN.value:
+        elif leverage is not None and leverage.middle >= UNEVEN.value:
             # of NorMuon's update the division of the neurons has removed it
             found = _median(seen, "neuron_norm_cv", "update", at)
-            if found is not None and found[1] >= UNEVEN.value:
+            if found is not None and found.middle >= UNEVEN.value:
                 by_leverage.append(_hit(seen, at, "update", leverage, error))
     if not judged:
         return NotJudged(
@@ -38,12 +39,22 @@ def _uneven(seen: Seen) -> Sequence[Finding] | NotJudged:
     return [*_error(seen, by_error), *_of_leverage(seen, by_leverage)]
 
 
-_Median = tuple[list[int], float]
+@dataclass(frozen=True, slots=True)
+class _Median:
+    """The median of a column, and the capture that is nearest to it."""
+
+    steps: list[int]
+    middle: float
+    step: int
+    value: float
 
 
 def _median(seen: Seen, column: str, stage: str, at: int) -> _Median | None:
     steps, values = seen.numbers(column, stage).of(at)
-    return (steps.tolist(), middle(values.tolist())) if len(values) else None
+    if not len(values):
+        return None
+    step, value = nearest(steps.tolist(), values.tolist())
+    return _Median(steps.tolist(), middle(values.tolist()), step, value)
 
 
 def _leverage(seen: Seen, at: int) -> _Median | None:
@@ -61,20 +72,20 @@ def _hit(
     layer = seen.layers[at].name
     found = _median(seen, "neuron_norm_cv", stage, at)
     assert found is not None  # where it has a spectrum it has norms
-    step = found[0][-1]
-    evidence = [Evidence(layer, step, stage, "neuron_norm_cv", found[1], f"below {UNEVEN.value:g}")]
+    rows, cols = seen.layers[at].shape
+    told = [(stage, "neuron_norm_cv", found, f"below {UNEVEN.value:g}")]
     if leverage is not None:
         where = "ns_input" if seen.has("ns_input") else "orthogonalized"
-        expected = "0 for a wide matrix of full rank"
-        evidence.append(
-            Evidence(layer, leverage[0][-1], where, "leverage_cv", leverage[1], expected)
-        )
+        tall = "what its momentum has: the matrix is tall"
+        expected = "0, were the matrix of full rank" if rows <= cols else tall
+        told.append((where, "leverage_cv", leverage, expected))
     if error is not None:
-        expected = f"below {ROW_ERROR.value:g}"
-        evidence.append(
-            Evidence(layer, error[0][-1], "orthogonalized", "ns_row_error", error[1], expected)
-        )
-    return Hit(at, found[0], tuple(evidence), found[1])
+        told.append(("orthogonalized", "ns_row_error", error, f"below {ROW_ERROR.value:g}"))
+    evidence = tuple(
+        Evidence(layer, one.step, where, what, one.value, expected)
+        for where, what, one, expected in told
+    )
+    return Hit(at, found.steps, evidence, found.middle)
 
 
 _ERROR_CAUSE = (

@@ -24,6 +24,7 @@ from optgeom.dashboard.finding_words import Piece, head, of_run
 from optgeom.dashboard.findings import Findings, look_at
 from optgeom.dashboard.view import View, resolve, search
 from optgeom.geometry.diagnosis.finding import Diagnosis, Finding
+from optgeom.geometry.diagnosis.registry import RULES
 from optgeom.traces.errors import OptgeomError
 from optgeom.traces.info import LayerInfo
 from optgeom.traces.store import Trace, open_trace
@@ -229,7 +230,7 @@ def test_the_section_says_what_diagnose_says(faulty: Path) -> None:
     for expected in ("Severe", one.title, one.cause, one.advice, "steps 0 to 35 (8 captures)"):
         assert expected in said
     assert f"and {len(one.layers) - finding_words.FEW} more" in said
-    assert f"1 severe · {len(diagnosis.judged)} of 14 rules could look" in said
+    assert f"1 severe · {len(diagnosis.judged)} of {len(RULES)} rules could look" in said
     assert [why for why in diagnosis.not_judged.values() if why not in said] == []
     rows = [row for row in kinds(bad) if row.__class__.__name__ == "Tr"][1:]
     assert len(rows) == len(one.evidence)
@@ -249,8 +250,8 @@ def test_a_layer_leads_to_balance_where_it_shows(faulty: Path) -> None:
     runs, found = Runs(faulty), Findings()
     told_of(runs, found, asked(runs))
     links = [one for one in kinds(section_of(runs, found, asked(runs))) if hasattr(one, "href")]
-    layer = "blocks.0.mlp.up"
-    address = f"/?a=muon&b={quote(FAULT)}&layer={layer}&step=0"
+    worst = optgeom.diagnose(open_trace(faulty / FAULT)).findings[0].evidence[0]
+    address = f"/?a=muon&b={quote(FAULT)}&layer={worst.layer}&step={worst.step}"
     assert address in [one.href for one in links]
     assert {one.href.partition("?")[0] for one in links} == {"/"}
 

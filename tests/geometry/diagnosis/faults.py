@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from tests.geometry.diagnosis.loops import hidden
 
 JORDAN = (3.4445, -4.7750, 2.0315)
 
@@ -76,3 +78,17 @@ class Muon(Base):
 def named(name: str, **methods: Any) -> type[Base]:
     """A subclass of Muon that is called `name`."""
     return type(name, (Muon,), methods)
+
+
+def called_muon(direction: Callable[..., Tensor], **settings: Any) -> Callable[[nn.Module], Any]:
+    """An optimizer that calls itself Muon, with another direction, over the hidden matrices."""
+
+    def method(self: Any, p: Tensor, buffer: Tensor, group: Any, state: Any) -> Tensor:
+        return direction(p, buffer)
+
+    made = type("Muon", (Muon,), {"direction": method})
+    return lambda net: made([{"params": hidden(net), **settings}])
+
+
+def sgd(net: nn.Module) -> Any:
+    return torch.optim.SGD(hidden(net), lr=0.1, momentum=0.9)

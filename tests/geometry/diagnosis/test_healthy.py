@@ -15,7 +15,14 @@ OF_MUON = {"not_orthogonal", "muon_scale", "not_converged"}
 OF_STAGES = {"uneven_neurons"}
 OF_RANKS = {"orthogonalized_per_shard", "ranks_disagree"}
 OF_NORMUON = {"wrong_neuron_axis"}
-OF_MANY_CAPTURES = {"repeated_update", "reversed_update", "dominant_neurons", "dormant_neurons"}
+OF_MANY_CAPTURES = {
+    "repeated_update",
+    "reversed_update",
+    "dominant_neurons",
+    "dormant_neurons",
+    "never_moves",
+    "ascends",
+}
 
 
 @pytest.mark.parametrize("name", HEALTHY)
@@ -44,6 +51,11 @@ def test_muon_is_told_that_its_unevenness_is_leverage(
         (note,) = optgeom.diagnose(healthy[f"muon-{seed}"]).findings
         assert (note.rule, note.severity) == ("uneven_neurons", "note")
         assert "leverage" in note.title
+        for one in note.evidence:  # each is the value of that very capture
+            grid = healthy[f"muon-{seed}"].grid(one.what, one.stage)
+            row, place = grid.steps.tolist().index(one.step), list(grid.layers).index(one.layer)
+            assert one.value == pytest.approx(float(grid.values[row, place]))
+            assert "full rank" not in one.expected  # up-projections are tall
         assert all(".mlp.up" in layer for layer in note.layers)
         assert not optgeom.diagnose(healthy[f"normuon-{seed}"]).findings
 
