@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import dash
 import plotly
@@ -234,9 +234,11 @@ def test_the_section_says_what_diagnose_says(faulty: Path) -> None:
     assert [why for why in diagnosis.not_judged.values() if why not in said] == []
     rows = [row for row in kinds(bad) if row.__class__.__name__ == "Tr"][1:]
     assert len(rows) == len(one.evidence)
+    worst = one.evidence[0]
+    label, *kind = open_trace(faulty / FAULT).layer(worst.layer).label.split(" · ")[:2]
     assert words(rows[0]) == [
-        "block 0 · mlp.up",
-        "0",
+        f"{label} · {kind[0]}",
+        str(worst.step),
         "Share of singular values near the largest",
         f"{one.evidence[0].value:.3g}",
         one.evidence[0].expected,
@@ -388,10 +390,14 @@ def test_from_the_header_to_the_section_to_the_layer(
         page.keyboard.press("Enter")
         page.wait_for_selector("#findings .evidence")
         assert "Likely cause" in page.inner_text("#findings")
-        page.click('#findings .evidence a:has-text("block 1 · attention.q") >> nth=0')
-        page.wait_for_url(re.compile(r"/\?.*layer=blocks\.1\.attention\.q&.*step=\d+"))
+        link = page.locator("#findings .evidence a").first
+        (layer,) = parse_qs(link.get_attribute("href").partition("?")[2])["layer"]
+        _, block, kind = layer.split(".", 2)
+        link.click()
+        page.wait_for_url(re.compile(rf"/\?.*layer={re.escape(layer)}&.*step=\d+"))
         page.wait_for_function(
-            "() => document.querySelector('.sentence').innerText.includes('attention.q of block 1')"
+            "said => document.querySelector('.sentence').innerText.includes(said)",
+            arg=f"{kind} of block {block}",
         )
         assert "theme=light" in page.url
         # the same by an address alone
