@@ -6,8 +6,11 @@ import errno
 import ipaddress
 import logging
 import re
+import signal
 import socket
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -96,10 +99,34 @@ def serve(
     logger.info("serving %s at %s", masked(str(runs_path)), address_of(host, bound))
     if on_ready is not None:
         on_ready(address_of(host, bound, token))
+    with _ended_by_ctrl_c(server):
+        try:
+            server.run()
+        finally:
+            server.close()
+
+
+@contextmanager
+def _ended_by_ctrl_c(server: Any) -> Iterator[None]:
+    """Let Ctrl-C end the loop from a thread of its own, and a second one by an exception.
+
+    An exception is raised wherever the loop happens to be, and in a finalizer it would be lost.
+    """
+    default = signal.default_int_handler
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not default:
+        yield
+        return
+
+    def ending(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, default)
+        threading.Thread(target=end, args=(server,), name="optgeom-end", daemon=True).start()
+
+    signal.signal(signal.SIGINT, ending)
     try:
-        server.run()
+        yield
     finally:
-        server.close()
+        signal.signal(signal.SIGINT, default)
 
 
 def end(server: Any) -> None:
