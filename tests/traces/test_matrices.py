@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optgeom.traces import sink
 from optgeom.traces.errors import NotCaptured
 from optgeom.traces.info import RunInfo
 from optgeom.traces.schema import Cell
