@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
 from optgeom.hooks.auditing.inputs import uneven
-from optgeom.hooks.auditing.subject import Matrix, StepFailed, Subject, difference, made, said
+from optgeom.hooks.auditing.subject import (
+    Matrix,
+    StepFailed,
+    Subject,
+    as_fed,
+    difference,
+    made,
+    said,
+)
 
 SIDES = (32, 16)
 STEPS = 3
@@ -36,14 +43,12 @@ def _together(subject: Subject, own: list[Matrix], other: list[Matrix]) -> list[
     found = []
     for gradients in zip(own, other, strict=True):
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            given = torch.from_numpy(np.array(gradient, order="C")).to(subject.dtype)
-            parameter.grad = given.to_sparse() if subject.way == "sparse" else given
+            parameter.grad = as_fed(gradient, subject.dtype, subject.way)
         try:
             optimizer.step()
         except (Exception, SystemExit) as error:
             raise StepFailed(said(error)) from error
-        sign = 1.0 if subject.upwards else -1.0
-        found.append(sign * parameters[0].detach().double().numpy() / subject.lr)
+        found.append(-subject.sign * parameters[0].detach().double().numpy() / subject.lr)
         with torch.no_grad():
             for parameter in parameters:
                 parameter.zero_()

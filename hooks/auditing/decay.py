@@ -73,14 +73,12 @@ def measure_decay(subject: Subject) -> Decay:
     moved = subject.trial(weights, decays=times).steps(fed)
     idle = subject.trial(np.zeros(SIDES)).steps(fed)
     rounding = (3e-7 if subject.is_single else 1e-2) * float(np.linalg.norm(weights))
+    unit = subject.sign * subject.lr  # what updates were divided by
     controls = [idle]
     if setting:
         controls.insert(0, subject.trial(weights, decays=0.0).steps(fed))
     for control in controls:
-        sign = -1.0 if subject.upwards else 1.0  # what its updates were turned by
-        pulls = [
-            sign * subject.lr * (one - other) for one, other in zip(moved, control, strict=True)
-        ]
+        pulls = [unit * (one - other) for one, other in zip(moved, control, strict=True)]
         if not np.isfinite(pulls).all():
             return Decay("unknown", 0.0, setting, "", "the update is not finite")
         if max(float(np.linalg.norm(one)) for one in pulls) <= rounding:

@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from optgeom.hooks.auditing.inputs import uneven
-from optgeom.hooks.auditing.subject import AuditError, Matrix, Subject, difference, made, said
+from optgeom.hooks.auditing.subject import (
+    AuditError,
+    Matrix,
+    Subject,
+    as_fed,
+    difference,
+    made,
+    said,
+)
 
 How = Literal["replicated", "sharded"]
 
@@ -79,8 +87,7 @@ def measure_ranks(subject: Subject) -> Ranks:
             single = _run(subject, Path(scratch), "replicated", shape, world=1)
             both = _run(subject, Path(scratch), how, shape, world=WORLD)
             if isinstance(single, str) or isinstance(both, str):
-                said = single if isinstance(single, str) else str(both)
-                cases[name] = said
+                cases[name] = single if isinstance(single, str) else str(both)
                 continue
             apart[name] = distance = max(
                 difference(one, other)
@@ -188,8 +195,8 @@ def _steps(
     for step in range(STEPS):
         gradient = uneven(rows, cols, seed=20 + step)
         gradient[: rows // 2] *= 8.0  # shards are of different weight
-        given = torch.from_numpy(gradient).to(subject.dtype)
-        parameter.grad = given.to_sparse() if subject.way == "sparse" else _placed(given, how)
+        given = as_fed(gradient, subject.dtype, subject.way)
+        parameter.grad = given if given.is_sparse else _placed(given, how)
         optimizer.step()
         moved = -_whole(parameter.detach()).double() / subject.lr
         found.append(moved.numpy())

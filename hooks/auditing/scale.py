@@ -11,7 +11,7 @@ import numpy as np
 
 from optgeom.hooks.auditing.inputs import SHORT, SIDE, SQUARE, TALL, WIDE, uneven, uneven_groups
 from optgeom.hooks.auditing.polynomials import Variant
-from optgeom.hooks.auditing.structure import NORMALIZATIONS, Model
+from optgeom.hooks.auditing.structure import NORMALIZATIONS, RANK, Model
 from optgeom.hooks.auditing.subject import Matrix, StepFailed, Subject
 
 Factor = Callable[[int, int], float]
@@ -134,7 +134,7 @@ def _size(gradient: Matrix, model: Model, variant: Variant) -> float:
     if model.curve is None:
         return float(np.linalg.norm(gradient))
     values = np.linalg.svd(NORMALIZATIONS[model.before](gradient), compute_uv=False)
-    values = values[values > 1e-9 * values[0]]
+    values = values[values > RANK * values[0]]
     return float(np.linalg.norm(variant(values / np.linalg.norm(values))))
 
 

@@ -41,7 +41,7 @@ class Trial:
         way: how it wants its gradient.
         resets: False leaves the weights where the step moved them.
         decays: a factor on the `weight_decay` of all groups, where they have one.
-        upwards: the optimizer goes up the gradient: its updates are turned round.
+        sign: that its updates are multiplied with.
 
     Raises:
         AuditError: it cannot be made, or its lr is zero.
@@ -56,15 +56,15 @@ class Trial:
         way: Way = "dense",
         resets: bool = True,
         decays: float = 1.0,
-        upwards: bool = False,
+        sign: float = 1.0,
     ) -> None:
         self.start = torch.from_numpy(np.ascontiguousarray(weights)).to(dtype)
         self.parameter = nn.Parameter(self.start.clone())
         self.optimizer = made(factory, [self.parameter])
         self.lr = rate_of(self.optimizer)
         self._way, self._resets = way, resets
-        self._sign = -1.0 if upwards else 1.0
-        for group in self.optimizer.param_groups if decays != 1.0 else ():
+        self._sign = sign
+        for group in groups_of(self.optimizer) if decays != 1.0 else ():
             if group.get("weight_decay"):
                 group["weight_decay"] = group["weight_decay"] * decays
 
@@ -88,7 +88,7 @@ class Trial:
                 self.optimizer.step(self._closure(self.parameter.grad))
             else:
                 self.optimizer.step()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whatever a stranger's step raises is an answer
             raise StepFailed(said(error)) from error
         moved = before.double() - self.parameter.detach().double()
         if self._resets:
@@ -111,8 +111,7 @@ class Trial:
     def _given(self, gradient: Matrix | Tensor | None) -> Tensor | None:
         if gradient is None or isinstance(gradient, Tensor):
             return gradient
-        dense = torch.from_numpy(np.array(gradient, order="C")).to(self.start.dtype)
-        return dense.to_sparse() if self._way == "sparse" else dense
+        return as_fed(gradient, self.start.dtype, self._way)
 
     def _closure(self, gradient: Tensor | None) -> Callable[[], Tensor]:
         def evaluate() -> Tensor:
@@ -151,8 +150,8 @@ class Subject:
         trial = self.trial(np.zeros((8, 8)))
         self.lr, optimizer = trial.lr, trial.optimizer
         self.name = type(optimizer).__name__
-        groups = getattr(optimizer, "param_groups", None) or [{}]
-        self.settings = {key: plain(value) for key, value in groups[0].items() if key != "params"}
+        first = groups_of(optimizer)[0]
+        self.settings = {key: plain(value) for key, value in first.items() if key != "params"}
         self.resets = self._can_be_put_back()
         self.upwards = self._goes_upwards()
 
@@ -160,6 +159,11 @@ class Subject:
     def is_single(self) -> bool:
         """Whether the parameters are float32."""
         return self.dtype == torch.float32
+
+    @property
+    def sign(self) -> float:
+        """What its updates are multiplied with, so that they go down the gradient."""
+        return -1.0 if self.upwards else 1.0
 
     def in_dtype(self, dtype: torch.dtype) -> Subject:
         """The same optimizer over parameters of another type."""
@@ -181,7 +185,7 @@ class Subject:
             way=self.way,
             resets=self.resets,
             decays=decays,
-            upwards=self.upwards,
+            sign=self.sign,
         )
 
     def updates(self, gradients: Sequence[Matrix]) -> list[Matrix]:
@@ -252,7 +256,7 @@ def made(factory: Factory, parameters: list[nn.Parameter]) -> Any:
     """
     try:
         optimizer = factory(parameters)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AuditError(
             f"it cannot be made of a list of parameters: {said(error)}. If it wants groups with a "
             "mark, make them in the factory, or say --group use_muon=true"
@@ -265,14 +269,24 @@ def made(factory: Factory, parameters: list[nn.Parameter]) -> Any:
     return optimizer
 
 
+def groups_of(optimizer: Any) -> Sequence[dict[str, Any]]:
+    """Its groups; an empty one where it has none."""
+    return getattr(optimizer, "param_groups", None) or [{}]
+
+
+def as_fed(gradient: Matrix, dtype: torch.dtype, way: Way) -> Tensor:
+    """A copy of a gradient as an optimizer wants it: contiguous, or sparse."""
+    dense = torch.from_numpy(np.array(gradient, order="C")).to(dtype)
+    return dense.to_sparse() if way == "sparse" else dense
+
+
 def rate_of(optimizer: Any) -> float:
     """The learning rate of the first group; 1 where it has none.
 
     Raises:
         AuditError: it is zero, or no number.
     """
-    groups = getattr(optimizer, "param_groups", None) or [{}]
-    lr = groups[0].get("lr")
+    lr = groups_of(optimizer)[0].get("lr")
     if lr is None:
         return 1.0
     try:

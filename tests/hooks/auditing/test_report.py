@@ -180,3 +180,28 @@ def test_bfloat16_alone_is_enough(alone: Alone) -> None:
     report = alone(Narrow)
     report.expect(orthogonalizes=True, polynomial="jordan", neuron_axis="rows", momentum=0.95)
     assert any("bfloat16 weights were used" in one.text for one in report.findings)
+
+
+def test_an_object_without_groups_is_audited_too(alone: Alone) -> None:
+    class Plain:
+        """No torch.optim.Optimizer: a list of parameters, and a step."""
+
+        def __init__(self, params: list[nn.Parameter]) -> None:
+            self.params = params
+
+        @torch.no_grad()
+        def step(self) -> None:
+            for p in self.params:
+                if p.grad is not None:
+                    p.sub_(p.grad, alpha=0.1)
+
+    alone(Plain).expect(orthogonalizes=False, normalization="none", momentum=0.0, weight_decay=0.0)
+
+
+def test_a_step_that_leaves_the_process_is_a_step_that_failed() -> None:
+    class Leaves(planted.NorMuon):
+        def orthogonalize(self, matrix: torch.Tensor) -> torch.Tensor:
+            raise SystemExit("not here")
+
+    with pytest.raises(AuditError, match="not here"):
+        optgeom.audit(Leaves)
