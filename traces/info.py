@@ -18,6 +18,8 @@ from optgeom.traces.schema import SCHEMA_VERSION
 
 Scalar = bool | int | float | str | None
 RUN_FILE = "run.json"
+RUN_COPY = ".run-copy.json"
+"""The same bytes once more, written after it: what a repair restores a damaged run.json from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,19 +16,20 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import optgeom
-from optgeom.commands import keep, look, make
+from optgeom.commands import look, make
 from optgeom.commands.ask.analyze import analyze
 from optgeom.commands.ask.audit import audit
 from optgeom.commands.ask.compare import compare
 from optgeom.commands.ask.diagnose import diagnose
 from optgeom.commands.ask.whatif import whatif
+from optgeom.commands.keep.trace import trace
 from optgeom.traces.errors import OptgeomError
 
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "make": (make.demo, make.train),
     "look": (look.dashboard, look.report),
     "ask": (audit, compare, diagnose, whatif, analyze),
-    "keep": (keep.trace,),
+    "keep": (trace,),
 }
 
 

@@ -1,9 +1,8 @@
-"""Traces as files: what is in them, and whether it still is."""
+"""What a trace holds, and what its columns mean."""
 
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import click
@@ -13,12 +12,7 @@ import optgeom
 from optgeom.terminal import metrics_table, trace_table
 
 
-@click.group()
-def trace() -> None:
-    """Describe and verify traces."""
-
-
-@trace.command()
+@click.command()
 @click.argument("path", required=False)
 @click.option("--metrics", is_flag=True, help="List what every column means instead.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -50,20 +44,3 @@ def _list_metrics(as_json: bool) -> None:
 
 def _plain(value: object) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-@trace.command()
-@click.argument("path")
-def verify(path: str) -> None:
-    """Read everything and report damage; exit code 1 where some is found."""
-    from optgeom.traces.verify import verify as check
-
-    result = check(path)
-    for finding in result.findings:
-        click.echo(f"{finding.file}: {finding.message}")
-    if not result.ok:
-        sys.exit(1)
-    Console().print(
-        f"{result.files} files, {result.rows:,} rows, {result.bytes / 1e6:.1f} MB: "
-        "everything reads back as it was written"
-    )

@@ -1,0 +1,1 @@
+"""What the commands of the section "keep" do: one file each."""
