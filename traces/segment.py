@@ -7,13 +7,13 @@ compares before it parses anything is in `optgeom.traces.checked`.
 from __future__ import annotations
 
 import base64
-import io
+import errno
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +27,7 @@ SCALAR_ROWS_PER_GROUP = 1 << 17
 INDEX_SHARE = 8
 RAW_INDEX_SHARE = 20
 _BUFFER = 1 << 18
+_PIECE = 1 << 20
 _FILTERED_BY = ("attempt", "step", "layer", "stage")
 
 
@@ -53,9 +54,7 @@ class SegmentWriter:
         self._folder = folder
         self._name = name
         self._temporary = folder / temporary(f"{name.stem}.parquet")
-        self._file = _SummedFile(self._temporary)
-        # Arrow writes in small pieces, and each that comes to Python waits for the interpreter
-        self._buffered = pa.BufferedOutputStream(pa.PythonFile(self._file, "w"), _BUFFER)
+        self._file = _Output(self._temporary)
         self._sums: list[tuple[int, int]] = []
         self._small = [field.name for field in schema if not is_large(field.type)]
         self._index: list[pa.Table] = []
@@ -64,7 +63,7 @@ class SegmentWriter:
         lists = [f"{field.name}.list.element" for field in schema if field.type == FLOATS]
         try:
             self._writer = pq.ParquetWriter(
-                self._buffered,
+                self._file.stream,
                 schema.with_metadata({"optgeom.schema": str(SCHEMA_VERSION)}),
                 use_dictionary=[field.name for field in schema if field.type == TEXT],
                 compression="none" if raw else _codecs(schema, lists),
@@ -74,7 +73,6 @@ class SegmentWriter:
             )
         except BaseException:
             self._file.close()
-            self._temporary.unlink(missing_ok=True)
             raise
 
     def write_sorted(self, table: pa.Table) -> None:
@@ -89,9 +87,9 @@ class SegmentWriter:
             self._bytes += table.nbytes
         for start in range(0, table.num_rows, SCALAR_ROWS_PER_GROUP):
             group = table.slice(start, SCALAR_ROWS_PER_GROUP)
-            self._writer.write_table(group, row_group_size=SCALAR_ROWS_PER_GROUP)
-            self._buffered.flush()
-            self._sums.append((self._file.tell(), self._file.take_sum()))
+            with _named_by_number():
+                self._writer.write_table(group, row_group_size=SCALAR_ROWS_PER_GROUP)
+                self._sums.append(self._file.take_sum())
 
     def seal(self) -> Path:
         """Make the segment appear under its final name; returns its path."""
@@ -101,53 +99,92 @@ class SegmentWriter:
         if self._index and share * len(index) < self._bytes:
             notes[INDEX.decode()] = index
         self._writer.add_key_value_metadata(notes)
-        self._writer.close()
-        self._buffered.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        with pa.OSFile(str(self._temporary), "rb") as file:
-            digest = footer_digest(read_footer(file, self._temporary.name, file.size()))
+        with _named_by_number():
+            self._writer.close()
+            self._file.sync()
+        digest = footer_digest(read_footer(self._file, self._temporary.name, self._file.size()))
         name = PartName(*self._name.slot, digest)
         final = self._folder / name.file
         self._temporary.replace(final)
+        self._file.close()
         fsync_folder(self._folder)
         return final
 
     def abandon(self) -> None:
         """Leave nothing behind; for a segment that could not be written."""
-        self._file.discard()
-        try:
+        # first, or the footer of a file that goes would take the room that others need
+        self._file.close()
+        with suppress(pa.ArrowException, OSError, ValueError):
             self._writer.close()
-        finally:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
 
 
-class _SummedFile(io.FileIO):
-    """A file that knows the CRC-32 of what was written since it was last asked."""
+class _Output:
+    """A file that Arrow writes without asking Python, and that is read back for its checksums.
+
+    What comes through Python waits for the interpreter's lock, which a training run holds, and is
+    copied on the way. Reading a row group back while it is in the page cache costs less.
+
+    Args:
+        path: made anew; removed by `close` unless it was renamed.
+
+    Attributes:
+        stream: where Arrow writes to.
+    """
 
     def __init__(self, path: Path):
-        super().__init__(path, "wb")
-        self._crc = 0
-        self._wanted = True
+        self._path = path
+        # Arrow writes headers in small pieces
+        self.stream = pa.BufferedOutputStream(pa.OSFile(str(path), "wb"), _BUFFER)
+        self._handle = os.open(path, os.O_RDONLY)
+        self._summed = 0
 
-    def discard(self) -> None:
-        """Write nothing any more: the writer's footer of a file that goes needs no room."""
-        self._wanted = False
+    def take_sum(self) -> tuple[int, int]:
+        """Where the file ends now, and the CRC-32 of what was written since the last call."""
+        self.stream.flush()
+        start, end, crc = self._summed, self.size(), 0
+        buffer = memoryview(bytearray(min(_PIECE, max(end - start, 1))))
+        while start < end:
+            count = os.preadv(self._handle, [buffer[: end - start]], start)
+            if not count:
+                raise OSError(errno.EIO, f"{self._path.name} lost what was written to it")
+            crc = zlib.crc32(buffer[:count], crc)
+            start += count
+        self._summed = end
+        return end, crc
 
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        if not self._wanted:
-            return view.nbytes
-        self._crc = zlib.crc32(view, self._crc)
-        done = 0
-        while done < view.nbytes:
-            done += super().write(view[done:]) or 0
-        return done
+    def sync(self) -> None:
+        """Have all of it on the disk."""
+        self.stream.flush()
+        os.fsync(self._handle)
 
-    def take_sum(self) -> int:
-        crc, self._crc = self._crc, 0
-        return crc
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self._handle).st_size
+
+    def read_at(self, nbytes: int, offset: int) -> bytes:
+        """Some bytes."""
+        return os.pread(self._handle, nbytes, offset)
+
+    def close(self) -> None:
+        """Close it, and remove what was not renamed."""
+        if self._handle < 0:
+            return
+        with suppress(pa.ArrowException, OSError):
+            self.stream.close()
+        os.close(self._handle)
+        self._handle = -1
+        self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_by_number() -> Iterator[None]:
+    """An error of the file system in the system's words, not in Arrow's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, os.strerror(error.errno)) from error
 
 
 def fsync_folder(folder: Path) -> None:
