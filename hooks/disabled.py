@@ -84,6 +84,9 @@ class Disabled(Recorder):
         """Run the block."""
         return nullcontext()
 
+    def flush(self) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 

@@ -25,7 +25,7 @@ from optgeom.hooks.captured import Capture
 from optgeom.hooks.clock import Clocks, Plan, cadences, next_capture, plan
 from optgeom.hooks.costs import Costs, percent
 from optgeom.hooks.describe import Description, describe
-from optgeom.hooks.disk import ROOM_ENDS, raw_bytes
+from optgeom.hooks.disk import ROOM_ENDS, Room, raw_bytes
 from optgeom.hooks.ending import Ending
 from optgeom.hooks.findings import Findings
 from optgeom.hooks.forks import tell_children
@@ -34,18 +34,15 @@ from optgeom.hooks.layers import Decision, Layer
 from optgeom.hooks.mode import worn
 from optgeom.hooks.records import Records
 from optgeom.hooks.replaced import Replaced
-from optgeom.hooks.scalars import Scalars
+from optgeom.hooks.scalars import Scalars, record_stop
 from optgeom.hooks.scaler import skipped
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.stepping import Attachment, Begun
 from optgeom.hooks.taps import listening
-from optgeom.hooks.worker import Worker
+from optgeom.hooks.worker import WAITING_BYTES, Worker
 from optgeom.traces.writer import TraceWriter
 
 logger = logging.getLogger(__name__)
-
-WAITING_BYTES = 512 << 20
-"""Bytes of matrices that may wait to be measured."""
 
 
 class Recorder:
@@ -69,7 +66,7 @@ class Recorder:
         start_step: int,
         strict: bool,
         wait: bool,
-        room: int,
+        room: Room,
         findings: Findings,
     ) -> None:
         """Attach; use `optgeom.watch`, which checks the arguments."""
@@ -106,7 +103,7 @@ class Recorder:
         self._raised = False
         self._findings = findings
         self._to_tell: tuple[Finding, ...] = ()
-        self._guard = Guard(partial(_record_stop, writer, weakref.ref(self)))
+        self._guard = Guard(partial(record_stop, writer, weakref.ref(self)))
         self._costs = Costs()
         self._scalars = Scalars(writer, self._costs)
         self._worker = Worker(WAITING_BYTES, self._guard.fail, wait=wait)
@@ -207,6 +204,14 @@ class Recorder:
             for optimizer in by_hand or self._optimizers[:1]:
                 stack.enter_context(self._around(optimizer))
             yield
+
+    @aside
+    def flush(self) -> None:
+        """Wait until what was captured so far is in files: where a checkpoint is saved, say."""
+        if not self._closed:
+            with self._guard.harmless():
+                self._worker.drain()
+                self._writer.flush()
 
     @aside
     def close(self) -> None:
@@ -371,9 +376,9 @@ class Recorder:
         more = raw_bytes((self._layers[i] for i in planned.updates), len(self._stages))
         taken = self._writer.raw_bytes if self._ranks.size == 1 else self._raw_bytes
         self._last_raw = more
-        if not self._updates_stopped and taken + more > self._room:
+        if not self._updates_stopped and not self._room.holds(taken, more):
             self._updates_stopped = True
-            self._warn(ROOM_ENDS, self._step, self._room / 1e9)
+            self._warn(ROOM_ENDS, self._step, self._room.size / 1e9)
             if self._ranks.rank == 0:
                 self._writer.scalar(self._step, "updates_stopped", 1.0)
             self._amend({"updates_stopped": self._step})
@@ -443,8 +448,3 @@ class Recorder:
         if self._strict and not self._raised and (failure := self.failure) is not None:
             self._raised = True
             raise failure
-
-
-def _record_stop(writer: TraceWriter, recorder: weakref.ref[Recorder]) -> None:
-    found = recorder()
-    writer.scalar(0 if found is None else found.step, "capture_stopped", 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,3 +50,9 @@ class Scalars:
                     logger.warning("rec.log takes numbers, left out %s=%s: %s", name, kind, error)
                 continue
             self._writer.scalar(step, name, number)
+
+
+def record_stop(writer: TraceWriter, recorder: weakref.ref[Any]) -> None:
+    """Leave word in the trace that the capture was stopped, and at which step."""
+    found = recorder()
+    writer.scalar(0 if found is None else found.step, "capture_stopped", 1.0)

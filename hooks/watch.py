@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -13,7 +14,7 @@ from torch import nn
 from optgeom.geometry.threads import use_one_thread
 from optgeom.hooks.clock import CADENCES, Clock, Clocks, cadences
 from optgeom.hooks.disabled import VARIABLE, Disabled, is_disabled
-from optgeom.hooks.disk import room_for_updates
+from optgeom.hooks.disk import Room, room_of
 from optgeom.hooks.ending import announce, shown
 from optgeom.hooks.errors import WatchError
 from optgeom.hooks.findings import Findings, OnFinding
@@ -24,6 +25,7 @@ from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.targets import targets_of
 from optgeom.hooks.views import View
+from optgeom.traces.address import is_uri, masked, name_of
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter
 
@@ -42,6 +44,7 @@ def watch(
     stages: Sequence[str] = ("update",),
     budget: float | None = 0.01,
     when_full: Literal["drop", "wait"] | None = None,
+    flush_every: float = 2.0,
     start_step: int | None = None,
     strict: bool = False,
     run: str | None = None,
@@ -56,7 +59,8 @@ def watch(
     Args:
         model: whose matrices are watched.
         optimizer: one that has `param_groups` and `step`, or several.
-        out: the folder of the trace.
+        out: the folder of the trace, or a URI of an object store ("s3://bucket/runs/a"), any that
+            pyarrow.fs opens: docs/traces.md says where records wait when the store is away.
         every: steps between captures of neuron norms and scalars.
         spectra_every: steps between captures of singular values, a multiple of `every`; None:
             the same.
@@ -74,6 +78,8 @@ def watch(
             clocks alone decide.
         when_full: what happens where capture is faster than what measures and writes: "drop" rows
             and count them, or let the run "wait". None: "wait" without a budget, else "drop".
+        flush_every: seconds between writes of what was measured: a process that is killed loses no
+            more than that.
         start_step: opens a new attempt in an existing trace, at this step.
         strict: raise what would otherwise only stop the capture.
         run: the run's name; None: the last part of `out`.
@@ -89,6 +95,7 @@ def watch(
     Raises:
         WatchError: a setting, layer filter or optimizer that cannot work, with the way out.
         TraceExists: `out` holds a trace and `start_step` is None.
+        TraceError: `out` cannot be written, or a live process is writing to it.
     """
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     _check(model, optimizers, stages, budget, start_step)
@@ -96,13 +103,17 @@ def watch(
         raise WatchError(f"on_finding takes a function of one finding, got {on_finding!r}")
     if when_full not in (None, "drop", "wait"):
         raise WatchError(f'when_full must be "drop", "wait" or None, got {when_full!r}')
+    if not 0.0 < flush_every < math.inf:
+        raise WatchError(f"flush_every must be a number of seconds, got {flush_every!r}")
     given = Clock(
         every=every, spectra_every=spectra_every, updates_every=updates_every, burst=burst
     )
     own = Clock().over(given)
     of = _clocks(layers, given)
     if is_disabled():
-        announce(f"{VARIABLE} is set: nothing is captured, {shown(Path(out).absolute())} not made")
+        where = os.fspath(out)
+        where = masked(where) if is_uri(where) else shown(Path(where).absolute())
+        announce(f"{VARIABLE} is set: nothing is captured, {where} not made")
         return Disabled(start_step or 0)
     captured, decisions = select(model, optimizers, layers, views)
     groups = [layer.chosen_by if layer.chosen_by in of else None for layer in captured]
@@ -118,7 +129,7 @@ def watch(
     targets = targets_of(captured)
     ranks = Ranks([captured[t.layers[0]].name for t in targets], [t.parameter for t in targets])
     info = run_info(
-        run or PurePath(os.path.abspath(out)).name,
+        run or name_of(os.fspath(out)),
         captured,
         optimizers,
         capture=capture,
@@ -126,7 +137,7 @@ def watch(
         world_size=ranks.size,
     )
     try:
-        writer, room = _open(out, info, ranks, start_step, wait)
+        writer, room = _open(out, info, ranks, start_step, wait=wait, flush_every=flush_every)
     except BaseException:
         ranks.close()
         raise
@@ -148,7 +159,7 @@ def watch(
         wait=wait,
         room=room,
         findings=Findings(
-            writer.path, on_finding, reads=ranks.rank == 0, start_step=start_step or 0
+            writer.place, on_finding, reads=ranks.rank == 0, start_step=start_step or 0
         ),
     )
 
@@ -170,21 +181,28 @@ def _clocks(layers: LayerFilter, given: Clock) -> dict[str, Clocks]:
 
 
 def _open(
-    out: str | os.PathLike[str], info: RunInfo, ranks: Ranks, start_step: int | None, wait: bool
-) -> tuple[TraceWriter, int]:
+    out: str | os.PathLike[str],
+    info: RunInfo,
+    ranks: Ranks,
+    start_step: int | None,
+    **settings: Any,
+) -> tuple[TraceWriter, Room]:
     """Rank 0 makes the trace, or fails for all; then the others add their parts to it.
 
     Returns:
-        This rank's writer, and the bytes that the raw matrices of all may take.
+        This rank's writer, and the room for the raw matrices of all.
     """
-    make = partial(TraceWriter, out, info, start_step=start_step, wait=wait, prepare=use_one_thread)
+    make = partial(
+        TraceWriter, out, info, start_step=start_step, prepare=use_one_thread, **settings
+    )
     writer: TraceWriter | None = None
     refusal: Exception | None = None
-    attempt = room = None
+    attempt: int | None = None
+    room = Room(0)
     if ranks.rank == 0:
         try:
             writer = make()
-            attempt, room = writer.attempt, room_for_updates(writer.path)
+            attempt, room = writer.attempt, room_of(writer)
         except Exception as error:  # noqa: BLE001 -- the other ranks wait for the answer
             refusal = error
     attempt, room, refused = ranks.share((attempt, room, refusal))

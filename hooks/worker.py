@@ -12,6 +12,9 @@ from optgeom.geometry.threads import use_one_thread
 Job = Callable[[], None]
 Failed = Callable[[Exception], None]
 
+WAITING_BYTES = 512 << 20
+"""Bytes of matrices that may wait to be measured."""
+
 
 class Worker:
     """One daemon thread with a queue bounded in bytes.
@@ -99,6 +102,11 @@ class Worker:
                 self.done += size
                 self._room.notify_all()
         return True
+
+    def drain(self) -> None:
+        """Wait until what was accepted so far has run."""
+        with self._room:
+            self._room.wait_for(lambda: not self._held or not self._thread.is_alive())
 
     def close(self) -> None:
         """Finish what was accepted and end the thread; any number of times."""
