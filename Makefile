@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test optimizers table gpu lint fmt chromium screenshots clean
+.PHONY: help install demo test faults fuzz soak optimizers table gpu lint fmt chromium screenshots clean
 
 PYTHON ?= python3
 SERVE ?= 1
+SECONDS ?= 60
 PORT ?= 8050
 BIN := .venv/bin
 
@@ -43,11 +44,33 @@ test: .venv/.dev chromium lint ## Install the development side, lint, run every 
 		-r tests/optimizers/requirements.txt
 	@touch $@
 
+# as above
+.venv-fuzz/.done: tests/fuzz/requirements.txt .venv/.dev
+	$(BIN)/python -m venv .venv-fuzz
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' \
+		> $$(.venv-fuzz/bin/python -c 'import site; print(site.getsitepackages()[0])')/development.pth
+	.venv-fuzz/bin/pip install --disable-pip-version-check -q -r tests/fuzz/requirements.txt
+	@touch $@
+
+fuzz: .venv-fuzz/.done ## Fuzz the readers of traces, each for SECONDS (60)
+	@for reader in runfile stream segment; do \
+		OMP_NUM_THREADS=1 .venv-fuzz/bin/python -m tests.fuzz.$$reader .venv-fuzz/corpus/$$reader \
+			-max_total_time=$(SECONDS) -rss_limit_mb=3000 -timeout=20 -artifact_prefix=.venv-fuzz/ \
+			> .venv-fuzz/$$reader.log 2>&1 || { tail -30 .venv-fuzz/$$reader.log; exit 1; }; \
+		echo "$$reader: $$(tail -1 .venv-fuzz/$$reader.log)"; done
+
 optimizers: .venv-optimizers/.done ## Install the packages that bring optimizers, check what is recorded of each
 	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m pytest tests/optimizers/test_packages.py
 
 table: .venv-optimizers/.done ## Write docs/optimizers.md
 	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m tests.optimizers.table
+
+faults: .venv/.dev ## Kill, starve and damage captured runs in every way, see what is left (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
+
+soak: .venv/.dev ## Write a million records, say how memory grew; then 100,000 steps of 200 layers, compacted
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --long
 
 gpu: .venv/.dev ## Check and measure on the CUDA devices that are there, write a report under benchmarks/results
 	$(BIN)/python benchmarks/gpu.py
@@ -66,4 +89,4 @@ screenshots: .venv/.dev chromium ## Take the pictures under docs/screenshots fro
 	$(BIN)/python tests/dashboard/screenshots.py runs/demo docs/screenshots
 
 clean: ## Remove the environment and the demo's traces
-	rm -rf .venv .venv-optimizers runs/demo
+	rm -rf .venv .venv-optimizers .venv-fuzz runs/demo

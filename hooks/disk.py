@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from optgeom.hooks.layers import Layer
-
-PART = 10
-"""Raw matrices may take one part in so many of what was free at the start."""
+from optgeom.traces.spool import PART
+from optgeom.traces.writer import TraceWriter
 
 ROOM_ENDS = (
     "raw matrices end before step %d: with it they would take more than %.3g GB, a tenth of what "
@@ -20,6 +20,29 @@ ROOM_ENDS = (
 
 ENTRY_BYTES = 4
 """They are stored as float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What raw matrices may take of a disk.
+
+    Attributes:
+        size: in bytes.
+        stay: they stay on it; else an object store takes them, the writer sees to it that no more
+            wait, and only the matrices of one step must fit.
+    """
+
+    size: int
+    stay: bool = True
+
+    def holds(self, taken: int, more: int) -> bool:
+        """Whether there is room for so many bytes more, beside those of earlier captures."""
+        return (taken if self.stay else 0) + more <= self.size
+
+
+def room_of(writer: TraceWriter) -> Room:
+    """The room for the raw matrices of a run, from what is free now."""
+    return Room(room_for_updates(writer.path), stay=writer.place.is_local)
 
 
 def room_for_updates(folder: Path) -> int:

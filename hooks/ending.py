@@ -106,11 +106,12 @@ class Ending:
             "queue": self._worker.dropped,
             "writer": sum(self._writer.dropped.values()),
         }
+        place = self._writer.place
         line = sentence(
-            shown(self._writer.path),
+            shown(place.local()) if place.is_local else place.shown,
             captures=costs.saved,
             layers=self._layers,
-            size=folder_bytes(self._writer.path),
+            size=self._writer.size,
             share=costs.share(background),
             budget=self._budget,
             background=background,
@@ -174,11 +175,6 @@ def shown(path: Path) -> str:
     """A path as short as it can be said: from here, if it lies below."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def folder_bytes(folder: Path) -> int:
-    """The bytes of all files in a folder and below."""
-    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
 
 
 def announce(line: str, level: int = logging.INFO) -> None:

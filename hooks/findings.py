@@ -10,12 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from optgeom.geometry.diagnose import diagnose
 from optgeom.geometry.diagnosis.finding import Finding
 from optgeom.traces.cache import Cache
-from optgeom.traces.place import find
+from optgeom.traces.errors import DamagedTrace, TraceError
+from optgeom.traces.place import Place
 from optgeom.traces.store import Trace
 
 logger = logging.getLogger(__name__)
@@ -38,17 +38,17 @@ class Findings:
     """Looks for findings, and hands over each rule's first one of a severity, in any layers."""
 
     def __init__(
-        self, folder: Path, tell: OnFinding | None, *, reads: bool, start_step: int
+        self, place: Place, tell: OnFinding | None, *, reads: bool, start_step: int
     ) -> None:
         """Be ready; nothing is read before the first capture.
 
         Args:
-            folder: of the trace that is being written.
+            place: of the trace that is being written.
             tell: the caller's function, on every rank; None: nothing is ever looked for.
             reads: whether this rank does the looking.
             start_step: of this attempt; an older one's captures are not looked at.
         """
-        self._folder = folder
+        self._place = place
         self._tell = tell
         self._reads = reads and tell is not None
         self._start = self._step = start_step
@@ -96,21 +96,28 @@ class Findings:
                 self._new = waiting + self._new
 
     def last(self) -> tuple[Finding, ...]:
-        """Look once more, at the end of the run, in this thread."""
+        """Look once more, at the end of the run."""
         if self._thread is not None:
             self._thread.join(WAIT)
         if self._reads and (self._thread is None or not self._thread.is_alive()):
-            self._diagnose()
+            if self._place.is_local:
+                self._diagnose()
+            else:  # a store that does not answer must not keep the end waiting
+                last = threading.Thread(target=self._diagnose, name="optgeom-diagnose", daemon=True)
+                last.start()
+                last.join(WAIT)
         return self.take()
 
     def _diagnose(self) -> None:
         started, busy = time.perf_counter(), time.thread_time()
+        found: tuple[Finding, ...] = ()
         try:
             found = self._found()
         except Exception as error:  # noqa: BLE001 -- a run is not stopped by what looks at it
-            self._reads = False
-            logger.warning("findings are not looked for any more: %s", error)
-            return
+            if not self._may_answer_later(error):
+                self._reads = False
+                logger.warning("findings are not looked for any more: %s", error)
+                return
         with self._lock:
             for finding in found:
                 if (key := (finding.rule, finding.severity)) not in self._known:
@@ -120,9 +127,14 @@ class Findings:
         now = time.perf_counter()
         self._next = now + (now - started) / SHARE
 
+    def _may_answer_later(self, error: Exception) -> bool:
+        """Whether it is only an object store that does not answer; the writer's log says so."""
+        is_away = isinstance(error, TraceError) and not isinstance(error, DamagedTrace)
+        return is_away and not self._place.is_local
+
     def _found(self) -> tuple[Finding, ...]:
         if self._trace is None:
-            self._trace = Trace(find(str(self._folder)), Cache(CACHE_BYTES))
+            self._trace = Trace(self._place, Cache(CACHE_BYTES))
         self._trace.refresh()
         steps = self._trace.steps(stage=None)
         steps = steps[(steps >= self._start) & (steps <= self._step)]

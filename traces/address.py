@@ -6,13 +6,20 @@ A URI may hold keys and tokens. What is shown, logged or raised has `***` in the
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import quote, unquote
 
 MASK = "***"
 _SHOWN = frozenset({"endpoint_override", "region", "scheme"})
 _NO_SECRET = frozenset({"anonymous", MASK})
 _LONG_ENOUGH = 4
+# in a run's own words a short secret, such as "test", may be a word like another
+_SURELY_SECRET = 8
+_ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 
 
 def is_uri(address: str) -> bool:
@@ -57,20 +64,74 @@ def without_query(address: str) -> str:
     return _split(address)[0] if is_uri(address) else address
 
 
+def name_of(address: str) -> str:
+    """The last part of a path or URI: what a run there is called.
+
+    >>> name_of("s3://KEY:SECRET@bucket/a%20b?region=x"), name_of("s3://bucket"), name_of("r/a/")
+    ('a b', 'bucket', 'a')
+    """
+    if not is_uri(address):
+        return os.path.basename(os.path.abspath(address))
+    _, _, rest, _ = _parts(address)
+    return unquote(rest.rstrip("/").rpartition("/")[2])
+
+
 def scrubbed(message: str, address: str) -> str:
     """The first line of a message, with the secrets of an address masked in it."""
     line = message.partition("\n")[0].replace(address, masked(address))
+    return _without(_secrets(address), line)
+
+
+def shareable(value: Any, address: str) -> Any:
+    """A value of JSON as it may be kept: the secrets of all URIs in its texts are masked.
+
+    So are those of `address` wherever they stand, and the keys of the environment. What is no JSON
+    stays as it is, unless its text has something to mask.
+
+    >>> shareable({"out": "--out=s3://KEY:SECRET@bucket/run", "lr": 0.1}, "")
+    {'out': '--out=s3://***@bucket/run', 'lr': 0.1}
+    """
+    secrets = [one for one in _secrets(address) if len(one) >= _SURELY_SECRET]
+    secrets += [one for name in _ENVIRONMENT if len(one := os.environ.get(name, "")) > _LONG_ENOUGH]
+
+    def clean(text: str) -> str:
+        text = text.replace(address, masked(address)) if address else text
+        return _without(secrets, _URI.sub(lambda found: masked(found.group()), text))
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return clean(value)
+        if isinstance(value, Mapping):
+            return {walk(key) if isinstance(key, str) else key: walk(v) for key, v in value.items()}
+        if isinstance(value, tuple):
+            return tuple(map(walk, value))
+        if isinstance(value, list):
+            return [*map(walk, value)]
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        text = str(value)
+        return value if clean(text) == text else clean(text)
+
+    return walk(value)
+
+
+def _secrets(address: str) -> list[str]:
+    """What of an address must not be seen, the longest first."""
     if not is_uri(address):
-        return line
+        return []
     _, user, _, query = _parts(address)
     values = [one.partition("=") for one in query[1:].split("&")]
-    secrets = [user, *user.split(":", 1), *(value for name, _, value in values if _hides(name))]
+    found = [user, *user.split(":", 1), *(value for name, _, value in values if _hides(name))]
     # a server's address may bring a user of its own
-    secrets += [value.rpartition("@")[0] for _, _, value in values if "@" in value]
-    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
-        if len(secret) >= _LONG_ENOUGH and secret not in _NO_SECRET:
-            line = line.replace(secret, MASK)
-    return line
+    found += [value.rpartition("@")[0] for _, _, value in values if "@" in value]
+    kept = {one for one in (*found, *map(unquote, found)) if len(one) >= _LONG_ENOUGH}
+    return sorted(kept - _NO_SECRET, key=len, reverse=True)
+
+
+def _without(secrets: Iterable[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return text
 
 
 def _split(address: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.schema import FLOATS
+from optgeom.traces.schema import FLOATS, TEXT
 
 Numbers = np.ndarray[Any, Any]
 _KEYS = ("step", "layer", "stage", "name")
@@ -26,7 +26,7 @@ def make_batch(
 
     Args:
         rows: column -> value; lists are float32 arrays.
-        schema: strings stored as strings.
+        schema: strings stored as strings, or dictionary-encoded.
         lost: counts, by column, values that are no value of the column's type: they become null.
     """
     columns = [_column([row.get(field.name) for row in rows], field, lost) for field in schema]
@@ -60,6 +60,8 @@ def _column(values: list[Any], field: pa.Field, lost: Counter[str]) -> pa.Array:
         return _lists(values)
     if pa.types.is_string(field.type):
         return _texts(values)
+    if field.type == TEXT:
+        return _words(values)
     try:
         return _numbers(values, field.type)
     except (TypeError, ValueError, OverflowError):
@@ -86,6 +88,13 @@ def _texts(values: list[Any]) -> pa.Array:
         len(values),
         [_validity(values), _offsets([*map(len, encoded)]), pa.py_buffer(b"".join(encoded))],
     )
+
+
+def _words(values: list[Any]) -> pa.Array:
+    known = dict.fromkeys(one for one in values if one is not None)
+    places = {word: at for at, word in enumerate(known)}
+    indices = _numbers([None if one is None else places[one] for one in values], pa.int32())
+    return pa.DictionaryArray.from_arrays(indices, _texts([*places]))
 
 
 def _lists(values: Sequence[Numbers | None]) -> pa.Array:

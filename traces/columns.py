@@ -54,6 +54,44 @@ def validity(array: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
     return _bits(array.buffers()[0], array.offset, array.offset + len(array))
 
 
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether a column of this type is one that a table of a trace may have.
+
+    Numbers, words, times, bytes, and lists of numbers. Not what refers to other values of itself,
+    and so may say much with few bytes (views, run ends), nor what runs code to be read
+    (extensions).
+
+    >>> is_plain(pa.list_(pa.float32())), is_plain(TEXT), is_plain(pa.struct({"x": pa.int8()}))
+    (True, True, False)
+    """
+    types = pa.types
+    if types.is_dictionary(kind):
+        return not types.is_nested(kind.value_type) and is_plain(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind):
+        return bool(types.is_primitive(kind.value_type))
+    return bool(types.is_primitive(kind) or types.is_decimal(kind)) or _family(kind) is not None
+
+
+def _family(kind: pa.DataType) -> str | None:
+    """What a type can be cast within; None: nothing."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _family(kind.value_type)
+    if types.is_string(kind) or types.is_large_string(kind):
+        return "words"
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return "bytes"
+    if types.is_list(kind) or types.is_large_list(kind):
+        return "lists" if types.is_floating(kind.value_type) else None
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
+        return "numbers"
+    return "null" if types.is_null(kind) else None
+
+
+def _castable(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    return kind == wanted or _family(kind) in ("null", _family(wanted))
+
+
 def align(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
     """The table with exactly the schema's columns; absent ones are null.
 
@@ -74,6 +112,8 @@ def align(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
             columns.append(pa.chunked_array([pa.nulls(table.num_rows, one.type)]))
             continue
         try:
+            if not _castable(table.schema.field(index).type, one.type):
+                raise ValueError("neither is made of the other")
             columns.append(table.column(index).cast(one.type))
         except (pa.ArrowException, ValueError) as error:
             raise DamagedTrace(

@@ -16,7 +16,8 @@ import pyarrow as pa
 from optgeom.traces.cells import Newest, both, kept_rows
 from optgeom.traces.columns import numbers, one_array, validity
 from optgeom.traces.errors import TraceError
-from optgeom.traces.keys import Codes
+from optgeom.traces.keys import Codes, words_of
+from optgeom.traces.limits import CELLS_PER_ROW, FREE_CELLS, refuse
 from optgeom.traces.part import Part
 from optgeom.traces.reader import TraceFiles
 from optgeom.traces.schema import OPEN_TABLES
@@ -190,7 +191,7 @@ class Grids:
             found = one_array(part.columns([column]).column(0))
             if not pa.types.is_dictionary(found.type):
                 found = found.cast(pa.string()).dictionary_encode()
-            places = [known.setdefault(one, len(known) - 1) for one in found.dictionary.to_pylist()]
+            places = [known.setdefault(one, len(known) - 1) for one in words_of(found)]
             valid, indices = validity(found.indices), numbers(found.indices)
             codes = np.array([*places, -1], np.int32)
             return codes[indices if valid is None else np.where(valid, indices, -1)], valid
@@ -255,6 +256,9 @@ class Grids:
         code = vocabulary.find(stage)
         steps = np.unique(np.concatenate([index.steps(None, code) for index in indexes]))
         steps.setflags(write=False)
+        rows = sum(part.keys.rows for index in indexes for part in index.parts)
+        most = max(FREE_CELLS, CELLS_PER_ROW * rows)
+        refuse(self._files.place.shown, "steps by layers in a grid", len(steps) * len(layers), most)
         return _Axes(steps, layers, places, code, self._files.newest())
 
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from optgeom.traces.content import check_bytes, check_content, check_depth
 from optgeom.traces.errors import DamagedTrace, SchemaTooNew
-from optgeom.traces.schema import SCHEMA_VERSION
+from optgeom.traces.schema import SCHEMA_VERSION, check_columns
 
 Scalar = bool | int | float | str | None
 RUN_FILE = "run.json"
@@ -212,13 +213,14 @@ def parse(data: bytes, name: str) -> RunInfo:
 
     Raises:
         SchemaTooNew: a newer optgeom wrote it.
-        DamagedTrace: it is truncated, or its bytes changed.
+        DamagedTrace: it is truncated, its bytes changed, or it says what no run does.
     """
+    check_bytes(data, name)
     try:
         content = json.loads(data.decode())
         schema = content["schema"]
-        if not isinstance(schema, int):
-            raise TypeError("schema is no integer")
+        if type(schema) is not int or schema < 1:
+            raise TypeError("schema is no number of a schema")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedTrace(
             f"{name} is damaged ({type(error).__name__}): restore it from a copy"
@@ -228,14 +230,18 @@ def parse(data: bytes, name: str) -> RunInfo:
             f"{name} has schema {schema}, this optgeom reads up to {SCHEMA_VERSION}: "
             "install a newer optgeom"
         )
+    check_depth(content, name)
     digest = content.pop("digest", None)
     if digest is not None and digest != _digest(content):
         raise DamagedTrace(
             f"{name} is damaged: its bytes changed since it was written. Restore it from a copy, "
             'or, if it was edited by hand, remove its "digest" entry'
         )
+    check_content(content, name)
     try:
-        return RunInfo.from_json(content)
+        info = RunInfo.from_json(content)
+        check_columns(info.columns)
+        return info
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedTrace(f"{name} lacks what a trace needs ({error}): restore it") from error
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from optgeom.traces.cells import Newest
 from optgeom.traces.columns import one_chunk, validity
+from optgeom.traces.errors import TraceError
 from optgeom.traces.keys import Codes, Vocabulary, key_codes
 from optgeom.traces.schema import KEYS, STAGES, TEXT
 
@@ -84,7 +85,7 @@ def join(
                 values = _one(table.column(name))
                 at = everywhere if not values.null_count else _last(mine, len(first), values)
                 column = values.take(at)
-                columns[name] = _fill(columns[name], column) if name in columns else column
+                columns[name] = _fill(columns[name], column, name) if name in columns else column
     for one in schema:
         columns.setdefault(one.name, pa.nulls(len(first), one.type))
     names = [*schema.names, *(name for name in columns if name not in schema.names)]
@@ -130,13 +131,19 @@ def _ranks(vocabulary: Vocabulary, first: Sequence[str]) -> Codes:
     return ranks
 
 
-def _fill(column: pa.Array, other: pa.Array) -> pa.Array:
+def _fill(column: pa.Array, other: pa.Array, name: str) -> pa.Array:
     if column.null_count == 0:
         return column
-    if column.type == TEXT:
-        text = pc.coalesce(column.cast(pa.string()), other.cast(pa.string()))
-        return text.dictionary_encode()
-    return pc.coalesce(column, other.cast(column.type))
+    try:
+        if column.type == TEXT:
+            text = pc.coalesce(column.cast(pa.string()), other.cast(pa.string()))
+            return text.dictionary_encode()
+        return pc.coalesce(column, other.cast(column.type))
+    except (pa.ArrowException, ValueError) as error:
+        raise TraceError(
+            f"a later analysis has {name} as {other.type}, which is {column.type} in the records: "
+            "remove that analysis"
+        ) from error
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -16,10 +16,13 @@ import pyarrow as pa
 
 from optgeom.traces.columns import numbers, one_array
 from optgeom.traces.errors import DamagedTrace
+from optgeom.traces.limits import MAX_WORDS, refuse
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
 Places = np.ndarray[Any, np.dtype[Any]]
 CELL = ("step", "layer", "stage", "attempt", "optimizer")
+# what follows a step is a step too
+_MOST_STEPS = 1 << 62
 
 
 class Vocabulary:
@@ -31,10 +34,20 @@ class Vocabulary:
         self._lock = threading.Lock()
 
     def code(self, word: str) -> int:
-        """The code of a word, made if it has none."""
+        """The code of a word, made if it has none.
+
+        Raises:
+            DamagedTrace: the trace has more words than any.
+        """
         if word not in self._codes:
             with self._lock:
                 if word not in self._codes:
+                    refuse(
+                        "the trace",
+                        "names of layers, stages and optimizers",
+                        len(self.words) + 1,
+                        MAX_WORDS,
+                    )
                     # the word first: who finds a code without waiting finds its word too
                     self.words.append(word)
                     self._codes[word] = len(self.words) - 1
@@ -46,10 +59,20 @@ class Vocabulary:
 
     def encode(self, column: pa.Array) -> Codes:
         """The codes of a dictionary-encoded column without nulls."""
-        codes = np.array([self.code(word) for word in column.dictionary.to_pylist()], np.int64)
+        codes = np.array([self.code(word) for word in words_of(column)], np.int64)
         indices = numbers(column.indices).astype(np.int64, copy=False)
         encoded: Codes = codes[indices] if len(indices) else indices
         return encoded
+
+
+def words_of(column: pa.Array) -> list[str]:
+    """The words of a dictionary-encoded column; a null among them is the empty word.
+
+    Raises:
+        DamagedTrace: they are more than a trace has.
+    """
+    refuse("a column", "different words", len(column.dictionary), MAX_WORDS)
+    return [one or "" for one in column.dictionary.to_pylist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +91,7 @@ class Coded:
     def of(cls, column: pa.Array, vocabulary: Vocabulary) -> Self:
         """Code a column without nulls, of integers or of dictionary-encoded strings."""
         if pa.types.is_dictionary(column.type):
-            words = [vocabulary.code(word) for word in column.dictionary.to_pylist()]
+            words = [vocabulary.code(word) for word in words_of(column)]
             known = np.array(words, np.int64)
         else:
             column = column.dictionary_encode()
@@ -124,14 +147,31 @@ class Keys:
             if one not in table.schema.names:
                 continue
             column = one_array(table.column(one))
-            if column.null_count:
+            if column.null_count or _has_null_words(column):
                 raise DamagedTrace(f"{name} has rows without {one}: no key may be null")
             columns[one] = Coded.of(column, vocabulary)
+            values = columns[one].values
+            first = 0 if "layer" in table.schema.names else -_MOST_STEPS
+            if one == "step" and len(values) and not first <= values[0] <= values[-1] < _MOST_STEPS:
+                raise DamagedTrace(f"{name} has steps from {values[0]} to {values[-1]}: no run has")
         return cls(table.num_rows, columns)
 
     def __getitem__(self, name: str) -> Coded:
         """One column."""
         return self.columns[name]
+
+    def cell(self, row: int, vocabulary: Vocabulary) -> str:
+        """The cell of a row in words, for errors: what a trace loses with it.
+
+        Args:
+            row: its place.
+            vocabulary: that the keys were coded with.
+        """
+        step = f"step {self['step'][row]}"
+        if "layer" not in self.columns:
+            return step
+        layer, stage = (vocabulary.words[int(self[key][row])] for key in ("layer", "stage"))
+        return f"{layer} {stage} at {step}"
 
     def pairs(self, one: str, other: str) -> tuple[Codes, Codes]:
         """What two columns hold together in any row, once each: two arrays (p,)."""
@@ -139,6 +179,10 @@ class Keys:
         width = max(len(second.values), 1)
         there = np.unique(first.places.astype(np.int64) * width + second.places)
         return first.values[there // width], second.values[there % width]
+
+
+def _has_null_words(column: pa.Array) -> bool:
+    return bool(pa.types.is_dictionary(column.type) and column.dictionary.null_count)
 
 
 def key_codes(table: pa.Table, vocabulary: Vocabulary) -> dict[str, Codes]:

@@ -34,18 +34,40 @@ def row_groups(table: pa.Table) -> Iterator[pa.Table]:
     Args:
         table: one chunk per column, layers and stages in the order of their appearance.
     """
-    lists = [field.name for field in table.schema if field.type == FLOATS]
-    if not lists or not table.num_rows:
+    if not table.num_rows or all(field.type != FLOATS for field in table.schema):
         yield table
         return
     keys = [_order_of(table.column(name)) for name in _ORDER]
     order = np.lexsort(keys)
-    changes = np.zeros(len(order), bool)
-    for key in keys[1:]:
-        changes[1:] |= key[order][1:] != key[order][:-1]
-    ends = group_ends(_list_bytes(table, lists)[order], np.flatnonzero(changes))
+    changes = _changes([key[order] for key in keys[1:]])
+    ends = group_ends(list_bytes(table)[order], changes)
     for start, end in zip([0, *ends], ends, strict=False):
         yield table.take(integers(order[start:end], pa.int64()))
+
+
+def ends_of(table: pa.Table) -> list[int]:
+    """Where the row groups of rows with lists end that are sorted already: as in row_groups.
+
+    Args:
+        table: one chunk per column.
+    """
+    return group_ends(
+        list_bytes(table), _changes([_order_of(table.column(name)) for name in _ORDER[1:]])
+    )
+
+
+def list_bytes(table: pa.Table) -> Numbers:
+    """The bytes of each row's list items, (n,) int64.
+
+    Args:
+        table: one chunk per column.
+    """
+    sizes = np.zeros(table.num_rows, np.int64)
+    for name in (field.name for field in table.schema if field.type == FLOATS):
+        array = one_array(table.column(name))
+        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset :]
+        sizes += 4 * np.diff(offsets[: len(array) + 1])
+    return sizes
 
 
 def group_ends(sizes: Numbers, changes: Numbers) -> list[int]:
@@ -87,10 +109,9 @@ def _order_of(column: pa.ChunkedArray) -> Numbers:
     return numbers(array.indices if array.type == TEXT else array)
 
 
-def _list_bytes(table: pa.Table, lists: list[str]) -> Numbers:
-    sizes = np.zeros(table.num_rows, np.int64)
-    for name in lists:
-        array = one_array(table.column(name))
-        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset :]
-        sizes += 4 * np.diff(offsets[: len(array) + 1])
-    return sizes
+def _changes(keys: list[Numbers]) -> Numbers:
+    """The rows, ascending, at which any of the keys is another than before."""
+    changes = np.zeros(len(keys[0]), bool)
+    for key in keys:
+        changes[1:] |= key[1:] != key[:-1]
+    return np.flatnonzero(changes)

@@ -15,6 +15,7 @@ DERIVED = "derived"
 TRIES = 8
 _SETTLED_NS = 2_000_000_000
 _LIST_AGAIN_SECONDS = 30.0
+_PAGE = 1000
 
 
 class Listing:
@@ -30,21 +31,21 @@ class Listing:
         self._times: Mapping[str, int] | None = None
         self._listed = 0.0
 
-    def look(self, *, ended: bool) -> Mapping[str, Entry]:
+    def look(self, *, anew: bool = False) -> Mapping[str, Entry]:
         """The files as they are now, by relative path, without those that are being written.
 
         Args:
-            ended: no process writes any more, as far as is known.
+            anew: list the folders whatever their times say: a file of theirs has gone.
         """
         times = self._folder_times()
-        fresh = time.monotonic() - self._listed < _LIST_AGAIN_SECONDS
+        fresh = not anew and time.monotonic() - self._listed < _LIST_AGAIN_SECONDS
         if fresh and times is not None and times == self._times:
             same = self._sizes_again()
             if same is not None:
                 self._entries = same
                 return same
         now, self._listed = time.time_ns(), time.monotonic()
-        entries = self._list(ended)
+        entries = self._list()
         # a folder that has just changed may change again without a new time: list it next time too
         settled = times is not None and max(times.values(), default=0) < now - _SETTLED_NS
         self._times = times if settled else None
@@ -55,17 +56,18 @@ class Listing:
         }
         return self._entries
 
-    def _list(self, ended: bool) -> dict[str, Entry]:
+    def _list(self) -> dict[str, Entry]:
         entries = trace_entries(self._place)
-        if self._place.lists_by_name:
-            # a stream's name comes before its segment's: where it had gone, that is shown
+        if self._place.lists_by_name and len(entries) < _PAGE:
+            # a stream's name comes before its segment's: where it had gone, that is shown; and of
+            # one page, what was merged meanwhile is shown before or after, not between
             return entries
         for _ in range(TRIES):
-            # a listing is not atomic: one made while a stream was sealed may show neither file
+            # a listing is not atomic: one made while files were replaced may show neither
             again = trace_entries(self._place)
             same = again.keys() == entries.keys()
             entries = again
-            if same or ended:
+            if same:
                 break
         return entries
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from optgeom.traces.cells import Rows
 from optgeom.traces.errors import DamagedTrace, NotCaptured
+from optgeom.traces.limits import MAX_SIDE, refuse, room
 from optgeom.traces.part import Floats, Part
 from optgeom.traces.schema import STORED_DTYPES
 from optgeom.traces.sealed import SealedPart
@@ -42,6 +43,8 @@ def neuron_norms(parts: Sequence[Part], rows: Rows, length: int) -> Floats:
         if norms is not None:
             at = int(part.integers("row_start")[row]), int(part.integers("col_start")[row])
             blocks[at] = norms
+    if blocks and min(start for start, _ in blocks) < 0:
+        raise DamagedTrace(f"{parts[rows.parts[0]].shown} is damaged: a block begins before row 0")
     for (start, _), norms in sorted(blocks.items(), key=lambda one: one[0][0]):
         there = squares[start : start + len(norms)]
         there += norms[: len(there)].astype(np.float64) ** 2
@@ -51,12 +54,32 @@ def neuron_norms(parts: Sequence[Part], rows: Rows, length: int) -> Floats:
 
 
 def neuron_count(parts: Sequence[Part], rows: Rows) -> int:
-    """How many rows the blocks of a cell reach to, where run.json does not say."""
-    ends = [
-        parts[number].integers("row_start")[row] + parts[number].integers("rows")[row]
-        for number, row in rows
-    ]
-    return int(max(ends, default=0))
+    """How many rows the blocks of a cell reach to, where run.json does not say.
+
+    Raises:
+        DamagedTrace: further than any matrix.
+    """
+    count = 0
+    for number, row in rows:
+        part = parts[number]
+        end = int(part.integers("row_start")[row]) + int(part.integers("rows")[row])
+        refuse(part.shown, "rows in a matrix", end, MAX_SIDE)
+        count = max(count, end)
+    return count
+
+
+def refuse_many(parts: Sequence[Part], steps: int, length: int) -> None:
+    """Raise DamagedTrace if norms over steps would take more memory than what was recorded may.
+
+    Args:
+        parts: of the table `neurons`.
+        steps: how many.
+        length: rows of the matrix.
+    """
+    if parts:
+        recorded = room(sum(part.size for part in parts))
+        folder = parts[0].shown.rpartition("/")[0]
+        refuse(folder, "bytes of norms of one layer", 4 * steps * length, recorded)
 
 
 def read_matrix(
@@ -83,11 +106,16 @@ def read_matrix(
         part = parts[number]
         within = rows.rows[rows.parts == number].tolist()
         for _, block in _sealed(part).read_rows(within, _BLOCK):
-            size = (_integer(block, "rows"), _integer(block, "cols"))
-            values = memoryview(block.column("values")[0].as_buffer())
+            where = [_integer(block, one, part.shown) for one in _BLOCK[:4]]
+            top, height, left, width = where
+            values = block.column("values")[0].as_buffer()
             dtype = block.column("dtype")[0].as_py()
-            stored = _stored(values, dtype, size, part.shown)
-            blocks[_integer(block, "row_start"), _integer(block, "col_start")] = (dtype, stored)
+            if min(where) < 0 or values is None:
+                raise DamagedTrace(
+                    f"{part.shown} is damaged: a block of it is no block of a matrix"
+                )
+            stored = _stored(memoryview(values), dtype, (height, width), part.shown)
+            blocks[top, left] = (dtype, stored)
     m = max(top + stored.shape[0] for (top, _), (_, stored) in blocks.items())
     n = max(left + stored.shape[1] for (_, left), (_, stored) in blocks.items())
     layer, stage, step = cell
@@ -160,5 +188,8 @@ def _decode(stored: np.ndarray[Any, Any], dtype: str, into: Floats) -> None:
     np.left_shift(bits, 16, out=bits)
 
 
-def _integer(row: pa.Table, column: str) -> int:
-    return int(row.column(column)[0].as_py() or 0)
+def _integer(row: pa.Table, column: str, name: str) -> int:
+    value = row.column(column)[0].as_py() or 0
+    if not isinstance(value, int):
+        raise DamagedTrace(f"{name} is damaged: {column} is {str(value)[:40]!r} in it")
+    return value

@@ -23,6 +23,19 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
+class Vanished(DamagedTrace):
+    """A segment is not there any more; where others took its place, the question is asked anew.
+
+    Args:
+        path: within the trace's folder.
+        name: how it is called in errors.
+    """
+
+    def __init__(self, path: str, name: str):
+        super().__init__(f"{name} is gone: restore it from a copy")
+        self.path = path
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What all parts of a trace share.

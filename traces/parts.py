@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from optgeom.traces.columns import one_chunk
-from optgeom.traces.names import PartName, parse_name
+from optgeom.traces.names import PartName, parse_name, superseded
 from optgeom.traces.part import Part, Source
 from optgeom.traces.place import Entry
+from optgeom.traces.schema import TABLES
 from optgeom.traces.sealed import SealedPart
 from optgeom.traces.stream import StreamPart
 
@@ -54,7 +55,7 @@ class PartTable:
             FileNotFoundError: a file went between the listing and now; list again.
         """
         before = {part.name: part for part in self.parts}
-        names = select_parts(entries)
+        names = select_parts(entries, records=self._schema is not None)
         sizes = {name: entries[name.file].size for name in names}
         found: dict[PartName, Part] = {}
         for name in names:
@@ -97,8 +98,34 @@ class PartTable:
         return one_chunk(pa.concat_tables(tables, promote_options="default"))
 
 
-def select_parts(entries: Mapping[str, Entry]) -> list[PartName]:
-    """Which files to read, in order: a segment rather than the stream it was made of."""
-    names = sorted(name for name in map(parse_name, entries) if name is not None)
-    sealed = {name.slot for name in names if name.digest}
-    return [name for name in names if name.digest or name.slot not in sealed]
+def select_parts(entries: Mapping[str, Entry], *, records: bool) -> list[PartName]:
+    """Which files to read, in order.
+
+    Args:
+        entries: file name -> entry, of one table's folder.
+        records: it holds records, of which a merged segment stands for others and a segment for
+            the stream that it was made of; of a later analysis, every segment counts.
+    """
+    sizes = {name: entry.size for file, entry in entries.items() if (name := parse_name(file))}
+    if not records:
+        return sorted(name for name in sizes if name.digest)
+    return sorted(sizes.keys() - superseded(sizes).keys())
+
+
+def replaced(path: str, entries: Mapping[str, Entry]) -> bool:
+    """Whether another segment stands for one that has gone.
+
+    Args:
+        path: of the segment, in the trace.
+        entries: of the whole trace, by relative path.
+    """
+    folder, _, file = path.rpartition("/")
+    gone = parse_name(file)
+    if gone is None or folder not in TABLES:
+        return False
+    for other in entries:
+        parent, _, name = other.rpartition("/")
+        found = parse_name(name) if parent == folder else None
+        if found is not None and found.digest and found.covers(gone):
+            return True
+    return False

@@ -9,23 +9,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import fs
 
 from optgeom.traces.address import MASK, below, is_uri, masked, scrubbed, without_query
 from optgeom.traces.errors import NotATrace, TraceError
+from optgeom.traces.inside import check_file, local_files
+from optgeom.traces.limits import MAX_STREAM_BYTES, refuse
 from optgeom.traces.names import temporary
 
 _ATTEMPTS = 3
 _CONNECT_SECONDS = 3.0
 _SILENT_SECONDS = 10.0
+# below what Arrow uploads in one request
+_IN_PARTS = 8 << 20
 # where an object appears when its stream is closed, and not before
 _WHOLE_AT_CLOSE = frozenset({"s3", "gcs"})
 _BUCKETS = frozenset({"s3", "gcs", "abfs"})
 _GONE = ("NO_SUCH_KEY", "RESOURCE_NOT_FOUND")
 _CHECK = "check the address, the credentials and the network"
+_COPY = "copy the trace to a local folder and write there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,14 @@ class Place:
         )
 
     def entries(self, folder: str = "", *, recursive: bool = True) -> dict[str, Entry]:
-        """The files in a folder of this one, hidden ones too, by path relative to this one."""
+        """The files in a folder of this one, hidden ones too, by path relative to this one.
+
+        Raises:
+            DamagedTrace: see inside.local_files.
+        """
+        if self.is_local:
+            found = local_files(self.root, folder, recursive=recursive)
+            return {path: Entry(one.st_size, one.st_mtime_ns) for path, one in found.items()}
         return {
             self._relative(one.path): Entry(one.size or 0, one.mtime_ns or 0)
             for one in self._infos(folder, recursive=recursive)
@@ -117,22 +129,40 @@ class Place:
 
     def missing(self) -> str:
         """Why `is_folder` says no, for an error."""
-        bucket, _, within = self.root.partition("/")
-        if self.filesystem.type_name in _BUCKETS and within:
-            if self._kind(bucket) == fs.FileType.NotFound:
-                return f"{self.shown} is not there: no bucket {bucket!r}, or not for this account"
+        if self.lacks_bucket():
+            bucket = self.root.partition("/")[0]
+            return f"{self.shown} is not there: no bucket {bucket!r}, or not for this account"
+        if self.filesystem.type_name in _BUCKETS and "/" in self.root:
             return f"{self.shown} is no folder: its bucket holds nothing under that name"
         return f"{self.shown} is no folder"
 
+    def lacks_bucket(self) -> bool:
+        """Whether it is in a bucket that is not there, or not for this account."""
+        bucket, _, within = self.root.partition("/")
+        is_within = self.filesystem.type_name in _BUCKETS and bool(within)
+        return is_within and bool(self._kind(bucket) == fs.FileType.NotFound)
+
     def open(self, path: str) -> OpenFile:
-        """Random access to a file; FileNotFoundError if it has gone."""
+        """Random access to a file; FileNotFoundError if it has gone.
+
+        Raises:
+            DamagedTrace: it is a pipe or a device, or a link that leads out of this place.
+        """
+        if self.is_local:
+            check_file(self.root, path)
         with self.answering(path):
             return OpenFile(self, path, self.filesystem.open_input_file(f"{self.root}/{path}"))
 
     def read(self, path: str, offset: int = 0) -> bytes:
-        """A file's bytes from `offset` to its end; FileNotFoundError if it has gone."""
+        """A file's bytes from `offset` to its end; FileNotFoundError if it has gone.
+
+        Raises:
+            DamagedTrace: as for open; or there are more than of any file that is read as a whole.
+        """
         with self.open(path) as file:
-            return file.read_at(max(file.size() - offset, 0), offset)
+            size = max(file.size() - offset, 0)
+            refuse(self.of(path), "bytes", size, MAX_STREAM_BYTES)
+            return file.read_at(size, offset)
 
     def write(self, path: str, data: bytes) -> None:
         """Make a file appear, whole or not at all; for file systems that are not local.
@@ -140,28 +170,70 @@ class Place:
         Raises:
             TraceError: it cannot be written; nothing is left behind.
         """
+        self._appear(path, data)
+
+    def put(self, path: str, source: Path) -> None:
+        """Make a file appear with the bytes of a local one, whole or not at all.
+
+        The bytes are mapped, not taken into memory. For file systems that are not local.
+
+        Args:
+            path: within this place.
+            source: must not become shorter meanwhile.
+
+        Raises:
+            TraceError: it cannot be written; nothing is left behind.
+            OSError: `source` cannot be read.
+        """
+        with pa.memory_map(str(source), "r") as file:
+            self._appear(path, file.read_buffer())
+
+    def remove(self, path: str) -> None:
+        """Remove a file; no error if it has gone.
+
+        Raises:
+            TraceError: the file system refuses, or does not answer.
+        """
+        try:
+            self.filesystem.delete_file(f"{self.root}/{path}")
+        except FileNotFoundError:
+            return
+        except (pa.ArrowException, OSError, NotImplementedError) as error:
+            if any(one in str(error) for one in _GONE):
+                return
+            raise TraceError(
+                f"{self.of(path)} cannot be removed: {self.reason(error)}: {_CHECK}"
+            ) from None
+
+    def _appear(self, path: str, data: bytes | pa.Buffer) -> None:
         final = f"{self.root}/{path}"
         folder, _, name = final.rpartition("/")
         at_once = self.filesystem.type_name in _WHOLE_AT_CLOSE
         target = final if at_once else f"{folder}/{temporary(name)}"
+        unfit = not at_once
         try:
+            filesystem = _for_writing(self.filesystem, len(data))
             if not at_once:
-                self.filesystem.create_dir(folder, recursive=True)
+                filesystem.create_dir(folder, recursive=True)
             try:
                 # one write of all: there is no way to close a stream without what it was handed,
                 # and half of an object would appear like a whole one
-                with self.filesystem.open_output_stream(target, compression=None) as stream:
+                with filesystem.open_output_stream(target, compression=None) as stream:
+                    unfit = True
                     stream.write(data)
+                    unfit = not at_once
                 if not at_once:
-                    self.filesystem.move(target, final)
+                    filesystem.move(target, final)
             except BaseException:
-                with suppress(pa.ArrowException, OSError):
-                    self.filesystem.delete_file(target)
+                # an upload that fails at its beginning or end leaves what was there as it is
+                if unfit:
+                    with suppress(pa.ArrowException, OSError):
+                        filesystem.delete_file(target)
                 raise
         except (pa.ArrowException, OSError, NotImplementedError) as error:
+            way_out = _COPY if isinstance(error, NotImplementedError) else _CHECK
             raise TraceError(
-                f"{self.of(path)} cannot be written: {self.reason(error)}: {_CHECK}, or copy the "
-                "trace to a local folder and write there"
+                f"{self.of(path)} cannot be written: {self.reason(error)}: {way_out}"
             ) from None
 
     def of(self, path: str) -> str:
@@ -244,6 +316,10 @@ class OpenFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; any number of times."""
         self._file.close()
 
 
@@ -272,6 +348,17 @@ def find(path: str | os.PathLike[str]) -> Place:
     return Place(shown, _bounded(filesystem), root, text)
 
 
+def _for_writing(filesystem: fs.FileSystem, size: int) -> fs.FileSystem:
+    """The same file system, that begins the upload of a large object when it is opened.
+
+    If the beginning fails later, at the first write, closing makes an empty object.
+    """
+    if filesystem.type_name != "s3" or size < _IN_PARTS:
+        return filesystem
+    options = dict(filesystem.__reduce__()[1][0]) | {"allow_delayed_open": False}
+    return _s3(options)
+
+
 def _bounded(filesystem: fs.FileSystem) -> fs.FileSystem:
     """The same file system, that gives up in time.
 
@@ -287,6 +374,10 @@ def _bounded(filesystem: fs.FileSystem) -> fs.FileSystem:
         # one PUT for a small object, not the three requests of an upload in parts
         "allow_delayed_open": True,
     }
+    return _s3(options)
+
+
+def _s3(options: dict[str, Any]) -> fs.FileSystem:
     return fs.S3FileSystem(
         **options, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS)
     )

@@ -18,9 +18,9 @@ from optgeom.traces.info import RUN_FILE, RunInfo, parse
 from optgeom.traces.joined import Joined, join
 from optgeom.traces.keys import Vocabulary
 from optgeom.traces.listing import DERIVED, TRIES, Listing
-from optgeom.traces.names import parse_name
-from optgeom.traces.part import Source
-from optgeom.traces.parts import PartTable
+from optgeom.traces.names import SET_ASIDE, parse_name
+from optgeom.traces.part import Source, Vanished
+from optgeom.traces.parts import PartTable, replaced
 from optgeom.traces.place import Entry, Place
 from optgeom.traces.scalars import Scalars
 from optgeom.traces.schema import CELL_TABLES, OPEN_TABLES, TABLES, table_schema
@@ -56,26 +56,64 @@ class TraceFiles:
         self._indexes: dict[str, tuple[str, CellIndex]] = {}
         self._newest: tuple[str, Newest | None] = ("", None)
         self.entries: Mapping[str, Entry] = {}
-        self.version = ""
+        self.version = self._told = ""
         self.info = self._read_run()
         self.refresh()
 
     def refresh(self) -> bool:
-        """List the files again; True if there is something that was not there before."""
+        """List the files again; True if there is something new since this was asked last."""
         with self.lock:
-            entries = self._listing.look(ended=self.closed)
-            if entries.get(RUN_FILE) != self.entries.get(RUN_FILE):
-                info = self._read_run()
-                if (info.columns, info.created) != (self.info.columns, self.info.created):
-                    self._tables.clear()
-                self.info = info
-            self.entries = entries
-            version = self._digest()
-            if version == self.version:
-                return False
+            self._take_up(self._listing.look())
+            told, self._told = self._told, self.version
+            return told != self.version
+
+    def _take_up(self, entries: Mapping[str, Entry]) -> None:
+        if entries.get(RUN_FILE) != self.entries.get(RUN_FILE):
+            info = self._read_run()
+            if (info.columns, info.created) != (self.info.columns, self.info.created):
+                self._tables.clear()
+            self.info = info
+        self.entries = entries
+        version = self._digest()
+        if version != self.version:
             self.version = version
             self._fresh.clear()
-            return True
+
+    def anew(self, question: Callable[[], _T], before: Callable[[], None] | None = None) -> _T:
+        """The answer to a question, asked again where files that it reads were replaced meanwhile.
+
+        Args:
+            question: reads from parts of tables.
+            before: called before it is asked again.
+
+        Raises:
+            DamagedTrace: a segment has gone, and no other stands in its place.
+        """
+        for _ in range(TRIES):
+            try:
+                return question()
+            except Vanished as error:
+                gone = error
+            self._find_again(gone)
+            if before is not None:
+                before()
+        raise DamagedTrace(f"{self.place.shown} loses files while it is read: {gone}") from gone
+
+    def _find_again(self, gone: Vanished) -> None:
+        """List the files again where one has gone.
+
+        Raises:
+            DamagedTrace: none stands in its place, and no repair has set it aside. The listing
+                before stays, so that whoever asks next is told too.
+        """
+        with self.lock:
+            if gone.path not in self.entries:
+                return  # another thread has listed them since
+            entries = self._listing.look(anew=True)
+            is_lost = gone.path not in entries and not replaced(gone.path, entries)
+            if is_lost and not self.place.has(f"{SET_ASIDE}/{gone.path}"):
+                raise DamagedTrace(str(gone)) from gone
+            self._take_up(entries)
 
     @property
     def closed(self) -> bool:
@@ -111,7 +149,7 @@ class TraceFiles:
                 except FileNotFoundError as error:
                     # a stream was sealed after the listing: list again, and find its segment
                     gone = error
-                    self.refresh()
+                    self._take_up(self._listing.look(anew=True))
                     continue
                 if version == self.version:
                     return loaded
@@ -177,7 +215,7 @@ class TraceFiles:
         """What `make` returns, made of one listing: reading may have had to list again."""
         for _ in range(TRIES):
             version = self.version
-            made = make()
+            made = self.anew(make)
             if version == self.version:
                 break
         return made

@@ -15,7 +15,10 @@ import pyarrow as pa
 
 from optgeom.traces.errors import TraceError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the traces that are written; docs/traces.md says what each version changed."""
+MERGED_SINCE = 2
+"""The version from which on a segment may stand for several sequences."""
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 FLOATS = pa.list_(pa.float32())

@@ -12,17 +12,19 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.checked import Footer, Segment, check_footer, read_footer
+from optgeom.traces.checked import Segment
 from optgeom.traces.columns import align, one_array
 from optgeom.traces.errors import DamagedTrace
+from optgeom.traces.footer import Footer, check_footer, read_footer
 from optgeom.traces.keys import CELL, Keys
 from optgeom.traces.names import PartName
-from optgeom.traces.part import Floats, Lists, Part, Source
+from optgeom.traces.part import Floats, Lists, Part, Source, Vanished
 from optgeom.traces.place import OpenFile
-from optgeom.traces.schema import FLOATS
+from optgeom.traces.schema import FLOATS, KEYS
 
 _COMPARED = ("step", "layer", "stage")
 _FEW = 4
+_AT_ONCE = 16 << 20
 
 
 class SealedPart(Part):
@@ -55,7 +57,7 @@ class SealedPart(Part):
         with nullcontext(self._opened) if self._opened else source.place.open(path) as file:
             segment = self._segment(file)
             footer = segment.footer
-            fields = footer.schema if schema is None else schema
+            fields = _of_analysis(footer.schema, shown) if schema is None else schema
             self._schema: pa.Schema = fields
             self._there = frozenset(footer.schema.names)
             self._ends = footer.ends
@@ -95,7 +97,8 @@ class SealedPart(Part):
                 table = self._aligned(segment.read([group], [name]), [name])
             return Lists.of(one_array(table.column(0)), self.shown)
 
-        lists = self.source.cache.made((self.token, name, group), read, lambda one: one.nbytes)
+        with self._asked_for(row):
+            lists = self.source.cache.made((self.token, name, group), read, lambda one: one.nbytes)
         return lists.at(row - self._start(group))
 
     def read_rows(
@@ -108,9 +111,11 @@ class SealedPart(Part):
         """
         groups = np.searchsorted(self._ends, rows, side="right")
         for group in np.unique(groups).tolist():
-            table = self._whole_group(group, names)
+            wanted = [row for row, its in zip(rows, groups, strict=True) if its == group]
+            with self._asked_for(wanted[0]):
+                table = self._whole_group(group, names)
             begin = self._start(group)
-            for row in (row for row, its in zip(rows, groups, strict=True) if its == group):
+            for row in wanted:
                 one = table.slice(row - begin, 1)
                 self._compare(one, row)
                 yield row, one.select(list(names))
@@ -120,7 +125,11 @@ class SealedPart(Part):
 
         def read() -> pa.Table:
             with self._open() as segment:
-                return segment.parse(segment.whole([group]), [group], wanted, views=True)
+                found = segment.parse(segment.whole([group]), [group], wanted, views=True)
+            missing = [one for one in wanted if one not in found.schema.names]
+            if missing:
+                raise DamagedTrace(f"{self.shown} has no column {missing[0]}: no run wrote it")
+            return found
 
         if self._ends[group] - self._start(group) == 1:
             return read()
@@ -137,7 +146,11 @@ class SealedPart(Part):
         if self.source.place.is_local or self._raw:
             # the checksums of row groups would read raw matrices: they are compared when one is
             # asked, and one that is damaged costs no other
-            return segment.read(segment.groups, names, sums=not self._raw)
+            tables = [
+                segment.read(groups, names, sums=not self._raw)
+                for groups in _stretches(segment.footer)
+            ]
+            return tables[0] if len(tables) == 1 else pa.concat_tables(tables)
         # all columns are fetched to be compared, and an object store is not asked again for others
         key = (self._file, "window")
         window = self.source.cache.get(key)
@@ -158,7 +171,7 @@ class SealedPart(Part):
             with self.source.place.open(self.path) as file:
                 yield self._segment(file)
         except FileNotFoundError as error:
-            raise DamagedTrace(f"{self.shown} is gone: restore it from a copy") from error
+            raise Vanished(self.path, self.shown) from error
 
     def _segment(self, file: OpenFile) -> Segment:
         name, digest = self.shown, self.name.digest
@@ -169,9 +182,9 @@ class SealedPart(Part):
             check_footer(data, name, digest)  # or what arrived wrong would be kept
             return data
 
-        if self._raw:
-            # asked for each matrix of a step; parsed, the footers of other tables take more memory
-            # than their parsing takes time
+        if self._raw or self.name.more:
+            # asked for each matrix of a step, and each of many row groups of a layer; parsed, the
+            # footers of others take more memory than their parsing takes time
             footer = cache.made(key, lambda: Footer.read(file, name, digest), lambda it: it.nbytes)
         elif self._opened is None:
             footer = Footer.read(file, name, digest)
@@ -198,6 +211,17 @@ class SealedPart(Part):
         index = segment.footer.index(there)
         return self._all_groups(segment, there) if index is None else index
 
+    @contextmanager
+    def _asked_for(self, row: int) -> Iterator[None]:
+        """Say in an error of what cell the row was that cannot be read."""
+        try:
+            yield
+        except Vanished:
+            raise
+        except DamagedTrace as error:
+            cell = self.keys.cell(row, self.source.vocabulary)
+            raise DamagedTrace(f"{error} (asked for {cell})") from error
+
     def _aligned(self, table: pa.Table, names: Sequence[str]) -> pa.Table:
         return align(table, pa.schema([self._schema.field(one) for one in names]), self.shown)
 
@@ -208,3 +232,25 @@ class SealedPart(Part):
             code = words.find(value) if isinstance(value, str) else value
             if code != int(self.keys[name][number]):
                 raise DamagedTrace(f"{self.shown} is damaged: its index is of other matrices")
+
+
+def _stretches(footer: Footer) -> list[range]:
+    """All row groups, in stretches of some megabytes of the file: a merged segment has many."""
+    starts = [0]
+    for group in footer.groups:
+        if footer.whole(group)[1] - footer.whole(starts[-1])[0] > _AT_ONCE and group > starts[-1]:
+            starts.append(group)
+    ends = [*starts[1:], len(footer.groups)]
+    return [range(start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def _of_analysis(schema: pa.Schema, name: str) -> pa.Schema:
+    """The columns of a later analysis: its keys as those of all tables, and its own.
+
+    Raises:
+        DamagedTrace: a key is missing.
+    """
+    missing = [key for key in KEYS if key not in schema.names]
+    if missing:
+        raise DamagedTrace(f"{name} has no column {missing[0]}: no analysis wrote it")
+    return pa.schema([pa.field(one.name, KEYS.get(one.name, one.type)) for one in schema])

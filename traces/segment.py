@@ -7,27 +7,25 @@ compares before it parses anything is in `optgeom.traces.checked`.
 from __future__ import annotations
 
 import base64
-import errno
 import json
 import os
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from optgeom.traces.checked import INDEX, SUMS, footer_digest, read_footer
+from optgeom.traces.footer import INDEX, SUMS, footer_digest, read_footer
 from optgeom.traces.layout import is_large, row_groups
 from optgeom.traces.names import PartName, temporary
+from optgeom.traces.output import SummedFile, named_by_number
 from optgeom.traces.schema import FLOATS, SCHEMA_VERSION, TEXT
 
 SCALAR_ROWS_PER_GROUP = 1 << 17
 INDEX_SHARE = 8
 RAW_INDEX_SHARE = 20
-_BUFFER = 1 << 18
-_PIECE = 1 << 20
 _FILTERED_BY = ("attempt", "step", "layer", "stage")
 
 
@@ -40,6 +38,9 @@ class SegmentWriter:
         schema: the table's Arrow schema.
         raw: the segment holds raw matrices: nothing is compressed or counted.
         notes: what its footer says besides.
+
+    Attributes:
+        size: of the file in bytes, once it is sealed.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class SegmentWriter:
         self._folder = folder
         self._name = name
         self._temporary = folder / temporary(f"{name.stem}.parquet")
-        self._file = _Output(self._temporary)
-        self._sums: list[tuple[int, int]] = []
+        self._file = SummedFile(self._temporary)
         self._small = [field.name for field in schema if not is_large(field.type)]
         self._index: list[pa.Table] = []
         self._bytes, self._raw = 0, raw
+        self.size = 0
         self._notes = dict(notes or {})
         lists = [f"{field.name}.list.element" for field in schema if field.type == FLOATS]
         try:
@@ -87,23 +88,25 @@ class SegmentWriter:
             self._bytes += table.nbytes
         for start in range(0, table.num_rows, SCALAR_ROWS_PER_GROUP):
             group = table.slice(start, SCALAR_ROWS_PER_GROUP)
-            with _named_by_number():
+            with named_by_number():
                 self._writer.write_table(group, row_group_size=SCALAR_ROWS_PER_GROUP)
-                self._sums.append(self._file.take_sum())
+                self._file.end_group()
 
     def seal(self) -> Path:
         """Make the segment appear under its final name; returns its path."""
-        notes = self._notes | {SUMS.decode(): json.dumps(self._sums)}
+        notes = self._notes | {SUMS.decode(): json.dumps(self._file.sums)}
         index = _encode(pa.concat_tables(self._index)) if self._index else ""
         share = RAW_INDEX_SHARE if self._raw else INDEX_SHARE
         if self._index and share * len(index) < self._bytes:
             notes[INDEX.decode()] = index
         self._writer.add_key_value_metadata(notes)
-        with _named_by_number():
+        with named_by_number():
             self._writer.close()
             self._file.sync()
         digest = footer_digest(read_footer(self._file, self._temporary.name, self._file.size()))
-        name = PartName(*self._name.slot, digest)
+        name = replace(self._name, digest=digest)
+        # once it appears it may be uploaded, and taken away
+        self.size = self._file.size()
         final = self._folder / name.file
         self._temporary.replace(final)
         self._file.close()
@@ -116,75 +119,6 @@ class SegmentWriter:
         self._file.close()
         with suppress(pa.ArrowException, OSError, ValueError):
             self._writer.close()
-
-
-class _Output:
-    """A file that Arrow writes without asking Python, and that is read back for its checksums.
-
-    What comes through Python waits for the interpreter's lock, which a training run holds, and is
-    copied on the way. Reading a row group back while it is in the page cache costs less.
-
-    Args:
-        path: made anew; removed by `close` unless it was renamed.
-
-    Attributes:
-        stream: where Arrow writes to.
-    """
-
-    def __init__(self, path: Path):
-        self._path = path
-        # Arrow writes headers in small pieces
-        self.stream = pa.BufferedOutputStream(pa.OSFile(str(path), "wb"), _BUFFER)
-        self._handle = os.open(path, os.O_RDONLY)
-        self._summed = 0
-
-    def take_sum(self) -> tuple[int, int]:
-        """Where the file ends now, and the CRC-32 of what was written since the last call."""
-        self.stream.flush()
-        start, end, crc = self._summed, self.size(), 0
-        buffer = memoryview(bytearray(min(_PIECE, max(end - start, 1))))
-        while start < end:
-            count = os.preadv(self._handle, [buffer[: end - start]], start)
-            if not count:
-                raise OSError(errno.EIO, f"{self._path.name} lost what was written to it")
-            crc = zlib.crc32(buffer[:count], crc)
-            start += count
-        self._summed = end
-        return end, crc
-
-    def sync(self) -> None:
-        """Have all of it on the disk."""
-        self.stream.flush()
-        os.fsync(self._handle)
-
-    def size(self) -> int:
-        """In bytes."""
-        return os.fstat(self._handle).st_size
-
-    def read_at(self, nbytes: int, offset: int) -> bytes:
-        """Some bytes."""
-        return os.pread(self._handle, nbytes, offset)
-
-    def close(self) -> None:
-        """Close it, and remove what was not renamed."""
-        if self._handle < 0:
-            return
-        with suppress(pa.ArrowException, OSError):
-            self.stream.close()
-        os.close(self._handle)
-        self._handle = -1
-        self._path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _named_by_number() -> Iterator[None]:
-    """An error of the file system in the system's words, not in Arrow's."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise type(error)(error.errno, os.strerror(error.errno)) from error
 
 
 def fsync_folder(folder: Path) -> None:

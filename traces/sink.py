@@ -13,12 +13,14 @@ import pyarrow as pa
 from optgeom.traces.batches import make_batch, with_keys
 from optgeom.traces.columns import one_chunk
 from optgeom.traces.names import PartName
-from optgeom.traces.schema import STORED_DTYPES, plain
+from optgeom.traces.schema import FLOATS, STORED_DTYPES, plain
 from optgeom.traces.segment import SegmentWriter
 from optgeom.traces.wal import WriteAhead
 
 SEAL_ROWS = 1 << 16
 SEAL_BYTES = 32 << 20
+PENDING_ROWS = 1 << 12
+PENDING_BYTES = 8 << 20
 GROUP_BYTES = 4 << 20
 BLOCK_BYTES = 16 << 20
 
@@ -39,14 +41,20 @@ class TableLog:
         self._plain = plain(schema)
         self._next = PartName(attempt, rank, 0)
         self._rows: list[Mapping[str, Any]] = []
+        self._lists = [field.name for field in schema if field.type == FLOATS]
+        self._pending = 0
         self._stream: WriteAhead | None = None
         self._batches: list[pa.RecordBatch] = []
         self.lost: Counter[str] = Counter()
         self.bytes_written = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take a row; it is on the disk after the next flush."""
+        """Take a row; it is on the disk after the next flush, or before where many come at once."""
         self._rows.append(row)
+        self._pending += sum(row[one].nbytes for one in self._lists if row.get(one) is not None)
+        # between two flushes a fast run hands over more than a segment shall hold
+        if self._pending >= PENDING_BYTES or len(self._rows) >= PENDING_ROWS:
+            self.flush()
 
     def flush(self) -> None:
         """Append the rows taken since the last flush to the stream; seal it if it is large."""
@@ -54,13 +62,13 @@ class TableLog:
             return
         batch = with_keys(make_batch(self._rows, self._plain, self.lost), self.lost)
         if not batch.num_rows:
-            self._rows = []
+            self._rows, self._pending = [], 0
             return
         if self._stream is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
             self._stream = WriteAhead(self._folder, self._next, self._plain)
         self.bytes_written += self._stream.append(batch)
-        self._rows = []
+        self._rows, self._pending = [], 0
         self._batches.append(batch)
         rows = sum(one.num_rows for one in self._batches)
         if rows >= SEAL_ROWS or sum(one.nbytes for one in self._batches) >= SEAL_BYTES:
@@ -80,11 +88,11 @@ class TableLog:
         segment = SegmentWriter(self._folder, self._next, self._schema)
         try:
             segment.write_sorted(table)
-            final = segment.seal()
+            segment.seal()
         except BaseException:
             segment.abandon()
             raise
-        self.bytes_written += final.stat().st_size
+        self.bytes_written += segment.size
         self._stream.remove()
         self._stream, self._batches = None, []
         self._next = PartName(self._next.attempt, self._next.rank, self._next.sequence + 1)
@@ -119,7 +127,7 @@ class RawLog:
         step = row["step"]
         self._unsealed[step] += 1
         if step not in self._steps:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
             segment = SegmentWriter(self._folder, self._next, self._schema, raw=True)
             self._next = PartName(self._next.attempt, self._next.rank, self._next.sequence + 1)
             self._steps[step] = (segment, [])
@@ -138,7 +146,8 @@ class RawLog:
         try:
             if rows:
                 segment.write(_raw_table(rows, self._schema))
-            self.bytes_written += segment.seal().stat().st_size
+            segment.seal()
+            self.bytes_written += segment.size
         except BaseException:
             segment.abandon()
             raise
@@ -179,12 +188,11 @@ def _split(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _raw_table(rows: list[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    names = [name for name in schema.names if name != "values"]
-    keys = plain(pa.schema([schema.field(name) for name in names]))
-    columns = list(make_batch(rows, keys, Counter()).columns)
+    keys = pa.schema([field for field in schema if field.name != "values"])
+    columns = make_batch(rows, keys, Counter()).columns
     # a chunk for each block, in its own memory: gathering them would copy every matrix once more
     values = pa.chunked_array([_binary(row["values"]) for row in rows])
-    return pa.table([*columns, values], names=[*names, "values"]).cast(schema)
+    return pa.table([*columns, values], names=[*keys.names, "values"]).select(schema.names)
 
 
 def _binary(data: memoryview) -> pa.Array:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from optgeom.traces.columns import align, one_array, one_chunk
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.keys import CELL, Keys
+from optgeom.traces.limits import MAX_STREAM_BYTES, refuse
 from optgeom.traces.names import PartName
 from optgeom.traces.part import Floats, Lists, Part, Source
 from optgeom.traces.wal import StreamPosition, read_stream
@@ -73,6 +74,7 @@ class StreamPart(Part):
         """
         path = f"{folder}/{name.file}"
         place, shown = source.place, source.place.of(path)
+        refuse(shown, "bytes with its checksums", size, MAX_STREAM_BYTES)
         try:
             sums = place.read(f"{folder}/{name.sums}")
         except FileNotFoundError:

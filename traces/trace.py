@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +10,16 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.asked import Names, Steps, in_steps, names_in, stage_rank, steps_there
+from optgeom.traces.arrays import Arrays
+from optgeom.traces.asked import Names, Steps, in_steps, names_in
 from optgeom.traces.cache import Cache
-from optgeom.traces.cells import CellIndex, Rows
+from optgeom.traces.cells import CellIndex
 from optgeom.traces.errors import NotATrace, NotCaptured
 from optgeom.traces.grid import Grid, Grids, WordGrid
 from optgeom.traces.info import RUN_FILE, LayerInfo, RunInfo
 from optgeom.traces.keys import Codes
-from optgeom.traces.matrices import neuron_count, neuron_norms, read_matrix
-from optgeom.traces.part import Floats, Part
+from optgeom.traces.naming import Naming
+from optgeom.traces.part import Floats
 from optgeom.traces.place import Place, find
 from optgeom.traces.reader import TraceFiles
 from optgeom.traces.schema import CELL_TABLES, STAGES, Cell
@@ -39,6 +39,8 @@ class Trace:
     def __init__(self, place: Place, cache: Cache | None = None):
         self._files = TraceFiles(place, Cache() if cache is None else cache)
         self._grids = Grids(self._files)
+        self._naming = Naming(self._files)
+        self._arrays = Arrays(self._files, self._naming)
 
     @property
     def name(self) -> str:
@@ -95,14 +97,12 @@ class Trace:
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        raise self._no_layer(name)
+        raise self._naming.no_layer(name)
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The captured stages, in the order of the data's way through an optimizer."""
-        words = self._files.vocabulary.words
-        found = {words[stage] for table in CELL_TABLES for stage in self.index(table).stages}
-        return tuple(sorted(found, key=lambda one: (stage_rank(one), one)))
+        return self._naming.stages
 
     def steps(
         self, layer: str | None = None, stage: str | None = "update", table: str = "metrics"
@@ -121,9 +121,9 @@ class Trace:
             raise NotCaptured(f"no table {table!r}: there are {', '.join(CELL_TABLES)}")
         index = self.index(table)
         if stage is not None and stage not in STAGES and stage not in self.stages:
-            raise self._no_stage(stage)
+            raise self._naming.no_stage(stage)
         if layer is not None:
-            self._layer_code(layer)
+            self._naming.layer(layer)
         find = self._files.vocabulary.find
         return index.steps(
             None if layer is None else find(layer), None if stage is None else find(stage)
@@ -143,7 +143,7 @@ class Trace:
         if table not in CELL_TABLES:
             raise NotCaptured(f"no table {table!r}: there are {', '.join(CELL_TABLES)}")
         index = self.index(table)
-        rows = index.rows(self._layer_code(layer), self._stage_code(stage))
+        rows = index.rows(self._naming.layer(layer), self._naming.stage(stage))
         return {
             step: int(index.parts[part].keys["attempt"][row])
             for step, (part, row) in zip(rows.steps.tolist(), rows, strict=True)
@@ -212,10 +212,10 @@ class Trace:
         if steps is not None:
             mask &= in_steps(joined.keys["step"], steps, self.path)
         if layers is not None:
-            codes = [self._layer_code(name) for name in names_in(layers)]
+            codes = [self._naming.layer(name) for name in names_in(layers)]
             mask &= np.isin(joined.keys["layer"], codes)
         if stages is not None:
-            codes = [self._stage_code(name) for name in names_in(stages)]
+            codes = [self._naming.stage(name) for name in names_in(stages)]
             mask &= np.isin(joined.keys["stage"], codes)
         return joined.table if mask.all() else joined.table.filter(pa.array(mask))
 
@@ -246,14 +246,7 @@ class Trace:
         Raises:
             NotCaptured: there is no such cell, or its spectrum is null; the message says why.
         """
-        index, rows = self._cell("spectra", step, layer, stage)
-        part, row = _last(index, rows)
-        values = part.list_at("singular_values", row)
-        if values is None:
-            status = part.columns(["spectrum_status"]).column(0)[row].as_py()
-            raise NotCaptured(f"the spectrum of {layer} {stage} at step {step} is null: {status}")
-        made: np.ndarray[Any, np.dtype[np.float64]] = values.astype(np.float64)
-        return made
+        return self._arrays.spectrum(step, layer, stage)
 
     def spectra(
         self, layer: str, stage: str = "update", steps: Steps = None
@@ -263,15 +256,7 @@ class Trace:
         Returns:
             The steps (k,), and k arrays (r,), descending.
         """
-        index, found = self._over_steps("spectra", layer, stage, steps)
-        kept, arrays = [], []
-        for step, rows in found:
-            part, row = _last(index, rows)
-            values = part.list_at("singular_values", row)
-            if values is not None:
-                kept.append(step)
-                arrays.append(values.astype(np.float64))
-        return np.array(kept, np.int64), arrays
+        return self._arrays.spectra(layer, stage, steps)
 
     def neuron_norms(self, step: int, layer: str, stage: str = "update") -> Floats:
         """The norm of each row of a cell, (m,) float32; NaN for rows that no rank has written.
@@ -279,19 +264,13 @@ class Trace:
         Raises:
             NotCaptured: there is no such cell; the message names what is there.
         """
-        index, rows = self._cell("neurons", step, layer, stage)
-        return neuron_norms(index.parts, rows, self._count(index, rows, layer)).copy()
+        return self._arrays.neuron_norms(step, layer, stage)
 
     def neurons(
         self, layer: str, stage: str = "update", steps: Steps = None
     ) -> tuple[Codes, Floats]:
         """The row norms of a layer over steps: the steps (k,), and (k, m) float32."""
-        index, found = self._over_steps("neurons", layer, stage, steps)
-        length = max((self._count(index, rows, layer) for _, rows in found), default=0)
-        norms = np.full((len(found), length), np.nan, np.float32)
-        for at, (_, rows) in enumerate(found):
-            norms[at] = neuron_norms(index.parts, rows, length)
-        return np.array([step for step, _ in found], np.int64), norms
+        return self._arrays.neurons(layer, stage, steps)
 
     def matrix(self, step: int, layer: str, stage: str = "update") -> Floats:
         """A raw matrix, (m, n) float32, rows = neurons, assembled from its row blocks.
@@ -300,35 +279,13 @@ class Trace:
             NotCaptured: there is none, or blocks of it are missing; the message says what is there.
             DamagedTrace: a byte of it changed.
         """
-        index, rows = self._cell("updates", step, layer, stage)
-        return read_matrix(index.parts, rows, (layer, stage, step), self._shape(layer))
+        return self._arrays.matrix(step, layer, stage)
 
     def matrices(
         self, stages: Names = None, layers: Names = None, steps: Steps = None
     ) -> Iterator[tuple[Cell, Floats]]:
         """The raw matrices that are there, one at a time, by step, layer and stage."""
-        index = self.index("updates")
-        words = self._files.vocabulary.words
-        for_layers = None if layers is None else [self._layer_code(one) for one in names_in(layers)]
-        for_stages = None if stages is None else [self._stage_code(one) for one in names_in(stages)]
-        order = {layer.name: number for number, layer in enumerate(self.layers)}
-        cells = []
-        for layer, stage in sorted(index.pairs):
-            if for_layers is not None and layer not in for_layers:
-                continue
-            if for_stages is not None and stage not in for_stages:
-                continue
-            place = (order.get(words[layer], len(order)), words[layer], stage_rank(words[stage]))
-            cells += [(step, place, rows) for step, rows in index.rows(layer, stage).by_step()]
-        if steps is not None:
-            there = np.array([step for step, *_ in cells], np.int64)
-            kept = in_steps(there, steps, self.path)
-            cells = [cell for cell, keep in zip(cells, kept, strict=True) if keep]
-        for step, (_, layer_name, _), rows in sorted(cells, key=lambda cell: cell[:2]):
-            ((number, row), *_) = rows
-            (key,) = index.parts[number].columns(_CELL_FIELDS).slice(row, 1).to_pylist()
-            cell, shape = (layer_name, key["stage"], step), self._shape(layer_name)
-            yield Cell(**key), read_matrix(index.parts, rows, cell, shape)
+        return self._arrays.matrices(stages, layers, steps)
 
     def scalars(self, name: str | None = None) -> pa.Table:
         """What was logged beside the geometry: step, name, value; by name and step.
@@ -348,67 +305,12 @@ class Trace:
         return f"<Trace {self.name!r}: {layers}, {reach}, stages {stages or 'none'}, {state}>"
 
     def index(self, table: str) -> CellIndex:
-        """Where the cells of a table are; for analyses that go through all of them."""
+        """Where the cells of a table are now; for analyses that go through all of them.
+
+        What is read from its parts is not asked anew where files are replaced meanwhile, as the
+        answers of a trace are.
+        """
         return self._files.index(table)
-
-    def _cell(self, table: str, step: int, layer: str, stage: str) -> tuple[CellIndex, Rows]:
-        index = self.index(table)
-        there = index.rows(self._layer_code(layer), self._stage_code(stage))
-        rows = there.at(step)
-        if not len(rows):
-            raise NotCaptured(
-                f"{table} hold no {layer} {stage} at step {step}: "
-                f"{steps_there(np.unique(there.steps))}"
-            )
-        return index, rows
-
-    def _over_steps(
-        self, table: str, layer: str, stage: str, steps: Steps
-    ) -> tuple[CellIndex, list[tuple[int, Rows]]]:
-        index = self.index(table)
-        found = index.rows(self._layer_code(layer), self._stage_code(stage)).by_step()
-        if steps is None:
-            return index, found
-        kept = in_steps(np.array([step for step, _ in found], np.int64), steps, self.path)
-        return index, [one for one, keep in zip(found, kept, strict=True) if keep]
-
-    def _count(self, index: CellIndex, rows: Rows, layer: str) -> int:
-        known = self._shape(layer)
-        return neuron_count(index.parts, rows) if known is None else known[0]
-
-    def _shape(self, layer: str) -> tuple[int, int] | None:
-        return next((one.shape for one in self.layers if one.name == layer), None)
-
-    def _layer_code(self, name: str) -> int:
-        if all(layer.name != name for layer in self.layers):
-            # loaded first: a word has no code before a table brings it
-            indexes = [self.index(table) for table in CELL_TABLES]
-            code = self._files.vocabulary.find(name)
-            if not any(code in index.layers for index in indexes):
-                raise self._no_layer(name)
-        return self._files.vocabulary.find(name)
-
-    def _stage_code(self, name: str) -> int:
-        indexes = [self.index(table) for table in CELL_TABLES]
-        code = self._files.vocabulary.find(name)
-        if not any(code in index.stages for index in indexes):
-            raise self._no_stage(name)
-        return code
-
-    def _no_layer(self, name: str) -> NotCaptured:
-        names = [layer.name for layer in self.layers]
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
-        return NotCaptured(
-            f"no layer {name!r} in {self.path}: did you mean {' or '.join(close)}? "
-            f"({len(names)} layers)"
-        )
-
-    def _no_stage(self, name: str) -> NotCaptured:
-        there = ", ".join(self.stages) or "no stage at all"
-        return NotCaptured(f"no stage {name!r} was captured in {self.path}: there is {there}")
-
-
-_CELL_FIELDS = ("step", "optimizer", "layer", "kind", "block", "stage")
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:
@@ -438,8 +340,3 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
         f"{place.shown} is no trace, for it holds no {RUN_FILE}: "
         "pass the folder that a run wrote to"
     )
-
-
-def _last(index: CellIndex, rows: Rows) -> tuple[Part, int]:
-    *_, (number, row) = rows
-    return index.parts[number], row

@@ -16,30 +16,35 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from optgeom.traces.info import RUN_FILE, RunInfo, dump
+from optgeom.traces.info import RunInfo
+from optgeom.traces.losses import Losses
+from optgeom.traces.manifest import Manifest
+from optgeom.traces.opening import open_run
 from optgeom.traces.rows import CellRow, Row, RowMaker, floats, list_bytes, matrix_bytes
-from optgeom.traces.runfile import end, join, local_folder, replace_run
 from optgeom.traces.schema import SMALL_TABLES, Cell, check_columns, table_schema
-from optgeom.traces.sink import RawLog, TableLog
+from optgeom.traces.tables import Tables
 
 _LOG = logging.getLogger(__name__)
-_HEARTBEAT = 20.0
 _ROW_BYTES = 512
 _ORDERS = ("end_step", "amend")
+_NO_ROOM = (
+    "more would wait for the object store than a tenth of what was free on this machine at the "
+    "start; all else goes on"
+)
 
 
 class TraceWriter:
     """Writes one attempt of one run, from one rank.
 
     Args:
-        out: a local folder; made if it is not there.
+        out: a folder, made if it is not there; or a URI of an object store that pyarrow.fs opens.
+            Records for a store lie in a local spool until it has them (docs/traces.md).
         info: what run.json shall say. Only rank 0 writes it.
         rank: this process's rank; every rank writes its own files into the same folder.
         start_step: resume the trace that is there as a new attempt that begins with this step.
@@ -48,18 +53,20 @@ class TraceWriter:
         queue_bytes: what may wait in memory before records are dropped.
         wait: a full queue makes the caller wait instead.
         prepare: called first on the background thread, for what `cells` will do there.
+        close_within: seconds that `close` waits for an object store.
 
     Attributes:
+        path: the folder that it writes to: the trace's own, or a spool.
+        place: where the trace is read.
         attempt: the number of this attempt.
         failure: what ended the background thread, or None.
-        dropped: table, or table.column -> how many records or values were left out.
-        bytes_written: bytes of records written so far.
         raw_bytes: bytes of raw matrices that were accepted so far.
         seconds: CPU time of the background thread, up to its last flush.
 
     Raises:
         TraceExists: `out` holds a trace and `start_step` is None.
-        TraceError: `out` cannot be written, or the columns cannot make a trace. Nothing is left.
+        TraceError: `out` cannot be written, a live process writes it, or the columns cannot make a
+            trace. Nothing is left.
     """
 
     def __init__(
@@ -74,35 +81,38 @@ class TraceWriter:
         queue_bytes: int = 256 << 20,
         wait: bool = False,
         prepare: Callable[[], object] | None = None,
+        close_within: float = 60.0,
     ):
         check_columns(info.columns)
-        self.path = local_folder(out)
-        self.rank = rank
-        self._info, self.attempt = join(self.path, info, rank, start_step, attempt)
-        self.failure: BaseException | None = None
-        self.dropped: Counter[str] = Counter()
-        self._small = {
-            table: TableLog(
-                self.path / table,
-                table_schema(table, self._info.columns),
-                attempt=self.attempt,
-                rank=rank,
-            )
-            for table in SMALL_TABLES
-        }
-        columns = {
-            table: set(table_schema(table, self._info.columns).names) for table in SMALL_TABLES
-        }
-        self._rows = RowMaker(self._info.run, self.attempt, rank, columns, self._drop)
-        self._rows.shapes.update({layer.name: layer.shape for layer in info.layers})
-        self._raw = RawLog(
-            self.path / "updates", table_schema("updates", {}), attempt=self.attempt, rank=rank
+        opened = open_run(
+            out, info, rank=rank, start_step=start_step, attempt=attempt, every=flush_every
         )
-        self._logs: list[TableLog | RawLog] = [*self._small.values(), self._raw]
+        self.path, self.place, self.attempt = opened.folder, opened.place, opened.attempt
+        self.rank = rank
+        self._lock, self._mirror = opened.lock, opened.mirror
+        self._manifest = Manifest(
+            self.path, opened.info, self.attempt, writes=rank == 0, address=self.place.address
+        )
+        self.failure: BaseException | None = None
+        self._shown = self.place.shown if self._mirror is not None else str(self.path)
+        self._losses = Losses(self._shown)
+        declared = self.info.columns
+        columns = {table: set(table_schema(table, declared).names) for table in SMALL_TABLES}
+        self._rows = RowMaker(self.info.run, self.attempt, rank, columns, self._losses.drop)
+        self._rows.shapes.update({layer.name: layer.shape for layer in info.layers})
+        self._tables = Tables(
+            self.path,
+            declared,
+            attempt=self.attempt,
+            rank=rank,
+            rows=self._rows,
+            losses=self._losses,
+        )
         self._flush_every = flush_every
         self._queue_bytes = queue_bytes
         self._wait = wait
         self._prepare = prepare
+        self._close_within = close_within
         self.raw_bytes = 0
         self.seconds = 0.0
         self._error: BaseException | None = None
@@ -120,12 +130,29 @@ class TraceWriter:
     @property
     def info(self) -> RunInfo:
         """What run.json says, the attempts included."""
-        return self._info
+        return self._manifest.info
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Table, or table.column -> how many records or values were left out."""
+        return self._losses.counts
 
     @property
     def bytes_written(self) -> int:
         """Bytes of records written so far; write-ahead streams and their segments both count."""
-        return self._raw.bytes_written + sum(log.bytes_written for log in self._small.values())
+        return self._tables.bytes_written
+
+    @property
+    def size(self) -> int:
+        """Bytes of the trace's files: all of a local one; of an object store, this writer's."""
+        if self._mirror is not None:
+            return self._mirror.size
+        return sum(one.stat().st_size for one in self.path.rglob("*") if one.is_file())
+
+    @property
+    def behind(self) -> int:
+        """Bytes that are in local files, and that the object store does not have yet."""
+        return 0 if self._mirror is None else self._mirror.behind
 
     def metrics(self, key: Cell, values: Mapping[str, Any]) -> None:
         """Record the scalars of a cell; names are columns of `metrics`, absent ones are null."""
@@ -149,7 +176,7 @@ class TraceWriter:
         try:
             row["singular_values"] = floats(singular_values)
         except (TypeError, ValueError) as error:
-            self._drop("spectra", str(error))
+            self._losses.drop("spectra", str(error))
             return
         self._put_row("spectra", row, values)
 
@@ -167,7 +194,7 @@ class TraceWriter:
         try:
             kept = floats(norms)
         except (TypeError, ValueError) as error:
-            self._drop("neurons", str(error))
+            self._losses.drop("neurons", str(error))
             return
         count = 0 if kept is None else len(kept)
         row = self._rows.block(key, row_start, count if rows is None else rows, col_start, cols)
@@ -203,7 +230,10 @@ class TraceWriter:
         try:
             view = matrix_bytes(values, row["rows"], row["cols"], dtype)
         except (TypeError, ValueError) as error:
-            self._drop("updates", str(error))
+            self._losses.drop("updates", str(error))
+            return
+        if self._mirror is not None and not self._mirror.room.takes(key.step, view.nbytes):
+            self._losses.drop("updates", _NO_ROOM)
             return
         self._put("updates", row | {"dtype": dtype, "values": view}, view.nbytes + _ROW_BYTES)
 
@@ -222,7 +252,11 @@ class TraceWriter:
         self._put("amend", changes, 64)
 
     def flush(self) -> None:
-        """Wait until everything recorded so far is in files (raw matrices: after end_step)."""
+        """Wait until everything recorded so far is in files (raw matrices: after end_step).
+
+        They are local ones; an object store has them after the next turn of another thread, which
+        `catch_up` waits for.
+        """
         if self._forked:
             return
         with self._changed:
@@ -230,6 +264,12 @@ class TraceWriter:
             ticket = self._asked
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._answered >= ticket or self._ended)
+
+    def catch_up(self, seconds: float = 60.0) -> bool:
+        """Wait until the object store has what was flushed; False if it has not in time."""
+        if self._mirror is None or self._forked:
+            return self._mirror is None
+        return self._mirror.catch_up(seconds)
 
     def close(self, error: BaseException | None = None) -> None:
         """Write everything, seal it, mark the attempt closed (or failed); any number of times.
@@ -244,6 +284,8 @@ class TraceWriter:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
+        if self._mirror is not None:
+            self._mirror.close(self._close_within)
         atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -259,7 +301,7 @@ class TraceWriter:
 
     def __repr__(self) -> str:
         state = "failed" if self.failure else "closed" if self._closing else "open"
-        return f"TraceWriter({str(self.path)!r}, rank={self.rank}, {state})"
+        return f"TraceWriter({self._shown!r}, rank={self.rank}, {state})"
 
     @property
     def _forked(self) -> bool:
@@ -288,8 +330,7 @@ class TraceWriter:
                 return
         if what not in _ORDERS:
             table = "metrics" if what == "cells" else what
-            self._drop(table, reason)
-            self._count(table, rows - 1)
+            self._losses.drop(table, reason, rows)
 
     def _urge(self) -> None:
         """Have the thread take what waits now, not with the next flush."""
@@ -304,11 +345,6 @@ class TraceWriter:
         # an item larger than the whole queue may pass when nothing waits
         return self._queued > 0 and self._queued + size > self._queue_bytes
 
-    def _drop(self, what: str, reason: str) -> None:
-        if not self.dropped[what]:
-            _LOG.warning("%s: records of %s are left out: %s", self.path, what, reason)
-        self.dropped[what] += 1
-
     def _work(self) -> None:
         self._try(self._write_all)
         if self.failure is not None:
@@ -316,6 +352,8 @@ class TraceWriter:
         if not self._try(self._mark_ended):
             # the second time it says what failed the first time
             self._try(self._mark_ended)
+        if self._lock is not None:
+            self._lock.release()
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -333,8 +371,7 @@ class TraceWriter:
             self._prepare()
         while self._turn():
             pass
-        for log in self._logs:
-            log.seal()
+        self._tables.seal()
 
     def _turn(self) -> bool:
         """Take what waits, flush if it is time; False when the writer shall end."""
@@ -360,10 +397,8 @@ class TraceWriter:
                     if self._wait:
                         self._changed.notify_all()
             done = closing or asked > self._answered or time.monotonic() >= deadline
-        for table, log in self._small.items():
-            log.flush()
-            self._count_lost(table, log)
-        self._beat()
+        self._tables.flush()
+        self._manifest.beat()
         self.seconds = time.thread_time()
         with self._changed:
             self._answered = asked
@@ -371,39 +406,16 @@ class TraceWriter:
             return not (closing and not self._queue)
 
     def _take(self, what: str, item: Any) -> None:
-        if what == "updates":
-            self._raw.add(item)
-        elif what == "end_step":
-            self._raw.end_step(item)
-        elif what == "amend":
-            self._amend(item)
-            self._save()
-        elif what == "cells":
-            for table, row in self._rows.of_cells(item()):
-                self._small[table].add(row)
-        else:
-            self._small[what].add(item)
-
-    def _amend(self, changes: Mapping[str, Any]) -> None:
-        changed = replace(self._info, **changes)
-        dump(changed)  # what JSON cannot hold must not stand in the way of the last word
-        self._info = changed
-
-    def _save(self) -> None:
-        if self.rank == 0:
-            replace_run(self.path, self._info)
-
-    _last_beat = 0.0
-
-    def _beat(self) -> None:
-        """Touch run.json now and then: how a reader tells a slow run from a dead one."""
-        if self.rank == 0 and time.monotonic() - self._last_beat > _HEARTBEAT:
-            self._last_beat = time.monotonic()
-            os.utime(self.path / RUN_FILE)
+        if what == "amend":
+            self._manifest.amend(item)
+            self._manifest.save()
+            return
+        self._tables.take(what, item)
+        if what == "end_step" and self._mirror is not None:
+            self._mirror.step_ended(item)
 
     def _mark_ended(self) -> None:
-        self._info = end(self._info, self.failure or self._error)
-        self._save()
+        self._manifest.end(self.failure or self._error)
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
@@ -413,7 +425,7 @@ class TraceWriter:
             self._changed.notify_all()
         if first:
             _LOG.error(
-                "%s: writing the trace failed, the run goes on without: %r", self.path, error
+                "%s: writing the trace failed, the run goes on without: %r", self._shown, error
             )
 
     def _salvage(self) -> None:
@@ -422,29 +434,10 @@ class TraceWriter:
         Raw matrices go first: the file that was being written takes the room that rows need. Then
         run.json says what failed, which needs less than the rows do.
         """
-        self._try(self._raw.close)
+        self._try(self._tables.give_up_raw)
         self._try(self._mark_ended)
-        self._count("updates", self._raw.take_pending())
         for what, item, _ in self._taken:
-            if what in self._small or what == "cells":
-                self._try(partial(self._take, what, item))
-            elif what == "updates":
-                self._count("updates", 1)
-            elif what == "amend":
-                self._try(partial(self._amend, item))
+            if what == "amend":
+                self._try(partial(self._manifest.amend, item))
+        self._tables.salvage([(what, item) for what, item, _ in self._taken], self._try)
         self._taken.clear()
-        for table, log in self._small.items():
-            self._try(log.seal)
-            self._count_lost(table, log)
-            self._count(table, log.take_pending())
-            self._try(log.close)
-
-    def _count_lost(self, table: str, log: TableLog) -> None:
-        for name, count in log.lost.items():
-            self._drop(f"{table}.{name}", "the value is not of the column's type")
-            self._count(f"{table}.{name}", count - 1)
-        log.lost.clear()
-
-    def _count(self, what: str, count: int) -> None:
-        if count:
-            self.dropped[what] += count

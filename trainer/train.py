@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.watch import watch
+from optgeom.traces.address import is_uri, name_of
 from optgeom.trainer.checkpoints import kept_checkpoints
 from optgeom.trainer.config import TrainConfig
 from optgeom.trainer.corpus import Corpus, Tokens, held_out_batch, load_corpus, training_batch
@@ -43,7 +44,7 @@ class TrainResult:
 
     Attributes:
         run: Its name.
-        out: Folder of its trace; None where none was written.
+        out: Folder of its trace; None where none was written, or to an object store.
         losses: Training loss of each step over the global batch, nats per token; of a resumed run
             from there on.
         eval_loss: On held-out text after the last step, nats per token.
@@ -81,7 +82,7 @@ def train(
 
     Args:
         config: Everything that decides the run's numbers.
-        out: Folder of the trace; None trains without watching.
+        out: Folder of the trace, or URI of an object store; None trains without watching.
         run: Name of the run; None takes the folder's.
         labels: Further entries of run.json's ``config``, such as ``{"demo": True}``.
         listener: Told of every step, on the first rank only.
@@ -100,7 +101,7 @@ def train(
         KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM after a whole step; the trace is closed, and
             the checkpoint of that step written.
     """
-    name = run or (Path(out).absolute().name if out is not None else config.optimizer.name)
+    name = run or (name_of(str(out)) if out is not None else config.optimizer.name)
     grouped = checkpoints is not None or config.precision != "float32"
     with (
         flushed_denormals(),
@@ -175,7 +176,7 @@ def train(
 
         return TrainResult(
             run=name,
-            out=Path(out) if out is not None else None,
+            out=None if out is None or is_uri(str(out)) else Path(out),
             losses=tuple(losses),
             eval_loss=eval_loss,
             parameters=parameters,

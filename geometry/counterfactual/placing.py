@@ -19,8 +19,9 @@ from pathlib import Path
 
 from optgeom.geometry.counterfactual.rule import Rule
 from optgeom.traces.errors import DamagedTrace, TraceError, TraceExists
-from optgeom.traces.info import RUN_FILE
+from optgeom.traces.info import RUN_COPY, RUN_FILE
 from optgeom.traces.listing import DERIVED
+from optgeom.traces.lock import COMPACT_LOCK, LOCK_FILE
 from optgeom.traces.names import TEMPORARY, is_stream, parse_name
 from optgeom.traces.runfile import local_folder, read_run
 from optgeom.traces.schema import TABLES
@@ -49,7 +50,7 @@ def folder_of(trace: Trace, out: str | os.PathLike[str] | None) -> Path:
     if out is None:
         if not trace.place.is_local:
             raise TraceError(
-                f"{trace.path} is in an object store, and traces are written to local folders: "
+                f"{trace.path} is in an object store, and this is written to local folders: "
                 "pass out=, the folder to write the computed traces to"
             )
         return trace.folder().parent
@@ -222,11 +223,12 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 
 _FOLDERS = (*TABLES, DERIVED)
+_FILES = (RUN_FILE, RUN_COPY, LOCK_FILE, COMPACT_LOCK)
 
 
 def _is_of_a_trace(path: Path) -> bool:
     if path.name.startswith(TEMPORARY):
         return True
     if len(path.parts) == 1:
-        return path.name == RUN_FILE
+        return path.name in _FILES
     return path.parts[0] in _FOLDERS and (parse_name(path.name) is not None or is_stream(path.name))

@@ -24,6 +24,7 @@ from optgeom.commands.ask.diagnose import diagnose
 from optgeom.commands.ask.whatif import whatif
 from optgeom.commands.keep.trace import trace
 from optgeom.traces.errors import OptgeomError
+from optgeom.traces.printable import printable
 
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "make": (make.demo, make.train),
@@ -66,5 +67,5 @@ def main() -> None:
         cli(standalone_mode=True)
     except OptgeomError as error:
         if os.environ.get("RANK", "0") == "0":  # under torchrun all ranks refuse the same thing
-            click.echo(f"optgeom: {error}", err=True)
+            click.echo(printable(f"optgeom: {error}"), err=True)
         sys.exit(2)

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 import optgeom
+from optgeom.traces.printable import printable
 
 if TYPE_CHECKING:
     from optgeom.geometry.comparison.result import Block
@@ -67,7 +68,8 @@ def trace_table(opened: optgeom.Trace) -> Table:
         ("size", f"{opened.size_bytes / 1e6:.1f} MB"),
         ("state", _state(opened)),
     ):
-        table.add_row(name, value)
+        # a Text, for names hold brackets; and a trace may be anyone's
+        table.add_row(name, Text(printable(value)))
     return table
 
 

@@ -16,6 +16,7 @@ import optgeom
 from optgeom.geometry import Finding
 from optgeom.hooks import findings
 from optgeom.hooks.errors import WatchError
+from optgeom.traces.place import find
 from tests.ranks import assert_ended_well, run_ranks
 
 
@@ -167,7 +168,7 @@ def test_what_was_not_told_is_told_the_next_time(tmp_path: Path) -> None:
         if len(told) == 1:
             raise ValueError("not now")
 
-    looks = findings.Findings(tmp_path, once, reads=False, start_step=0)
+    looks = findings.Findings(find(tmp_path), once, reads=False, start_step=0)
     both = [finding("not_orthogonal"), finding("muon_scale")]
     with pytest.raises(ValueError, match="not now"):
         looks.tell(tuple(both))

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from optgeom.traces import mirror, place
 from optgeom.traces.info import LayerInfo, OptimizerInfo, RunInfo
 from optgeom.traces.schema import Cell
 from optgeom.traces.writer import TraceWriter
+from tests.traces.objects import Objects
 
 COLUMNS = {
     "metrics": {"neuron_norm_cv": "float64", "rank_of_it": "int64", "note": "string"},
@@ -96,3 +99,21 @@ def trace_path(tmp_path: Path, info: RunInfo, record: Callable[..., None]) -> Pa
     assert writer.failure is None
     assert not writer.dropped
     return tmp_path / "a"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A store is asked once, soon again after a failure; spools in the test's own folder."""
+    monkeypatch.setattr(place, "_ATTEMPTS", 1)
+    monkeypatch.setattr(mirror, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(mirror, "_ASKED_WAIT", 0.05)
+    monkeypatch.setattr(mirror, "_STOP_SECONDS", 0.1)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+
+@pytest.fixture
+def uri(objects: Objects, request: pytest.FixtureRequest) -> str:
+    """A run in the bucket that is this test's alone, keys and all."""
+    test = str(request.node.name).replace("[", "-").replace("]", "")
+    return objects.uri(f"{test}/a")

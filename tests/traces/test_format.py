@@ -74,7 +74,7 @@ def test_run_json(folder: Path) -> None:
     content = json.loads((folder / "run.json").read_bytes())
     digest = content.pop("digest")
     assert digest == blake(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert [one["closed"] is None for one in content["attempts"]] == [False, True]
 
 

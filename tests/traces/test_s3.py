@@ -290,7 +290,7 @@ class TestWriting:
         del caught
         gc.collect()
         assert message.startswith(f"s3://***@{BUCKET}/{at}/a/derived/analysis/a0000-r00000-s000000")
-        assert message.endswith("copy the trace to a local folder and write there")
+        assert message.endswith("check the address, the credentials and the network")
         assert "\n" not in message
         assert_keeps_secrets(message)
         assert objects.names(f"{at}/a/derived") == []

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from optgeom.traces.checked import footer_digest, read_segment
+from optgeom.traces.checked import read_segment
 from optgeom.traces.errors import DamagedTrace
+from optgeom.traces.footer import footer_digest
 from optgeom.traces.names import PartName, parse_name
 from optgeom.traces.schema import TEXT
 from optgeom.traces.segment import SegmentWriter

@@ -332,7 +332,7 @@ class TestDamage:
         (trace_path / "run.json").write_bytes(dump(info)[:-10])
         with pytest.raises(DamagedTrace, match=r"run\.json"):
             open_trace(trace_path)
-        (trace_path / "run.json").write_bytes(dump(replace(info, schema=2)))
+        (trace_path / "run.json").write_bytes(dump(replace(info, schema=3)))
         with pytest.raises(SchemaTooNew, match="newer optgeom"):
             open_trace(trace_path)
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from optgeom.traces.errors import NotATrace
-from optgeom.traces.info import RunInfo
+from optgeom.traces.errors import DamagedTrace, NotATrace
+from optgeom.traces.info import RUN_COPY, LayerInfo, RunInfo
+from optgeom.traces.lost import Lost
 from optgeom.traces.schema import Cell
-from optgeom.traces.verify import verify
+from optgeom.traces.trace import open_trace
+from optgeom.traces.verify import traces_at, verify
 from optgeom.traces.writer import TraceWriter
 
 
@@ -60,6 +64,36 @@ def test_cells_that_were_written_twice(
     assert [(one.file, one.message) for one in report.findings] == [
         ("metrics", "1 cells were written twice: the last is shown")
     ]
+
+
+def test_a_list_that_cannot_be_read_is_named_by_its_cell(
+    tmp_path: Path, info: RunInfo, cell: Callable[..., Cell], layers: tuple[LayerInfo, ...]
+) -> None:
+    wide = replace(layers[0], shape=(4096, 4))
+    with TraceWriter(tmp_path, replace(info, layers=(wide,))) as writer:
+        for step in range(3):
+            norms = np.random.default_rng(step).random(4096, np.float32)
+            writer.neurons(cell(step, wide), norms)
+    (victim,) = (tmp_path / "neurons").iterdir()
+    data = bytearray(victim.read_bytes())
+    data[1000] ^= 1
+    victim.write_bytes(data)
+    with pytest.raises(
+        DamagedTrace, match=rf"{victim.name} is damaged.*{wide.name} update at step 1"
+    ):
+        open_trace(tmp_path).neuron_norms(1, wide.name)
+    (finding,) = verify(tmp_path).findings
+    assert finding.lost == Lost(3, (0, 2), (wide.name,), ("update",))
+
+
+def test_a_folder_of_traces_and_a_damaged_copy(trace_path: Path) -> None:
+    assert traces_at(trace_path) == [str(trace_path)]
+    assert traces_at(trace_path.parent) == [str(trace_path)]
+    (trace_path / RUN_COPY).write_bytes(b"{")
+    (finding,) = verify(trace_path).findings
+    assert (finding.file, finding.damaged) == (RUN_COPY, True)
+    with pytest.raises(NotATrace):
+        traces_at(trace_path / "metrics")
 
 
 def test_no_trace(tmp_path: Path) -> None:

@@ -45,11 +45,6 @@ def test_folders_made_for_a_writer_that_fails_are_removed(tmp_path: Path, info: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_object_stores_are_for_later(info: RunInfo) -> None:
-    with pytest.raises(TraceError, match=r"s3://bucket/run.*copy it"):
-        TraceWriter("s3://bucket/run", info)
-
-
 @pytest.mark.parametrize("out", ["", "file://"])
 def test_an_empty_path_is_not_the_current_folder(
     tmp_path: Path, info: RunInfo, monkeypatch: pytest.MonkeyPatch, out: str
@@ -72,13 +67,13 @@ def test_bad_columns_leave_nothing(tmp_path: Path, info: RunInfo) -> None:
 def test_foreign_files_in_the_folder_stay(tmp_path: Path, info: RunInfo) -> None:
     (tmp_path / "checkpoint.pt").write_text("weights")
     TraceWriter(tmp_path, info).close()
-    assert files(tmp_path) == ["checkpoint.pt", "run.json"]
+    assert files(tmp_path) == [".run-copy.json", "checkpoint.pt", "run.json"]
 
 
 def test_closed_leaves_sealed_files_only(trace_path: Path) -> None:
     names = [one.rpartition("/")[2] for one in files(trace_path)]
-    assert not [name for name in names if name.startswith(".")]
-    assert len(names) == 1 + 4 + 2
+    assert [name for name in names if name.startswith(".")] == [".run-copy.json"]
+    assert len(names) == 2 + 4 + 2
 
 
 def test_close_any_number_of_times_and_put_after(

@@ -13,6 +13,7 @@ from rich.console import Console
 import optgeom
 from optgeom.commands.look import start
 from optgeom.terminal import demo_tables
+from optgeom.traces.address import masked
 
 
 @click.command()
@@ -54,7 +55,7 @@ def _program() -> str:
 
 @click.command()
 @click.argument("config", required=False)
-@click.option("--out", required=True, help="Folder of the trace.")
+@click.option("--out", required=True, help="Folder of the trace, or s3://...")
 @click.option(
     "--set",
     "overrides",
@@ -96,12 +97,12 @@ def train(
     except KeyboardInterrupt:
         if first:
             saved = f"checkpoint in {checkpoints}, go on with --resume; " if checkpoints else ""
-            console.print(f"stopped after a whole step; {saved}trace in {out}")
+            console.print(f"stopped after a whole step; {saved}trace in {masked(out)}")
         sys.exit(130)
     if first:
         console.print(
             f"{result.run}: {result.parameters / 1e6:.2f} M weights, {result.tokens:,} tokens, "
-            f"held-out loss {result.eval_loss:.3f}, {result.seconds:.0f} s; trace in {out}"
+            f"held-out loss {result.eval_loss:.3f}, {result.seconds:.0f} s; trace in {masked(out)}"
         )
 
 

@@ -1,7 +1,8 @@
 """Writes a trace that has one of everything: two ranks, an attempt that was killed, an analysis.
 
 `python -m tests.traces.versions.make FOLDER` with the optgeom of the schema to keep; the folder is
-then kept as it is, beside what its values are: the numbers below.
+then kept as it is, beside what its values are: the numbers below. A new schema adds what it brought
+to `main`, and changes no number: schema 2 merged segments.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces import Cell, LayerInfo, OptimizerInfo, RunInfo, TraceWriter, open_trace
+from optgeom.traces import Cell, LayerInfo, OptimizerInfo, RunInfo, TraceWriter, open_trace, sink
+from optgeom.traces.compact import compact
 from optgeom.traces.derived import write_derived
 
 LAYERS = (
@@ -25,6 +27,8 @@ COLUMNS = {
     "spectra": {"condition_number": "float64"},
 }
 HALF = 3
+FIRST, SECOND = range(6), range(4, 8)
+SEAL_ROWS = 5
 
 
 def number(step: int, block: int, place: int = 0) -> float:
@@ -60,11 +64,13 @@ def record(writer: TraceWriter, steps: range) -> None:
         if rank == 0:
             writer.scalar(step, "loss", number(step, 0))
         writer.end_step(step)
+        writer.flush()
 
 
 def main(folder: Path) -> None:
     """Write it; this process ends without closing the second attempt."""
     run = folder.name
+    sink.SEAL_ROWS = SEAL_ROWS
     groups = ({"lr": 0.5, "momentum": 0.95},)
     info = RunInfo(
         run,
@@ -78,18 +84,20 @@ def main(folder: Path) -> None:
     )
     writers = [TraceWriter(folder, info, rank=rank) for rank in (0, 1)]
     for writer in writers:
-        record(writer, range(6))
+        record(writer, FIRST)
         writer.close()
+    compact(folder)
     trace = open_trace(folder)
     keys = ["run", "attempt", "step", "optimizer", "layer", "kind", "block", "stage"]
     table = trace.metrics().select(keys)
     found = [number(step, 2) for step in table.column("step").to_pylist()]
     write_derived(trace, "later", table.append_column("later_number", pa.array(found)))
-    first = TraceWriter(folder, info, start_step=4, flush_every=1e6)
-    second = TraceWriter(folder, info, rank=1, start_step=4, attempt=1, flush_every=1e6)
+    first = TraceWriter(folder, info, start_step=SECOND[0], flush_every=1e6)
+    second = TraceWriter(folder, info, rank=1, start_step=SECOND[0], attempt=1, flush_every=1e6)
     for writer in (first, second):
-        record(writer, range(4, 8))
+        record(writer, SECOND)
         writer.flush()
+    (folder / ".lock").unlink()  # it names this process
     os._exit(0)
 
 

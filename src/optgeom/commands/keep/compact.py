@@ -1,0 +1,91 @@
+"""Many small files of a trace into few."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from optgeom.commands.runs import runs_at
+from optgeom.terminal import counted
+
+if TYPE_CHECKING:
+    from optgeom.traces.compacted import Compacted
+
+
+@click.command()
+@click.argument("runs")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def compact(runs: str, dry_run: bool, as_json: bool) -> None:
+    """Merge the small segments of a trace, and seal what killed processes left.
+
+    RUNS is a trace or a folder of traces, or a URI of one. No value changes, and readers may stay
+    open. What a live process is writing is left to it. Exit code 1: something is damaged, and was
+    left where it is; or a run could not be compacted.
+    """
+    from optgeom.traces.compact import compact as compact_one
+    from optgeom.traces.errors import TraceError
+
+    traces, damaged = runs_at(runs)
+    done: list[dict[str, Any]] = [
+        {"run": name, "error": message} for name, message in damaged.items()
+    ]
+    for name, one in traces.items():
+        row: dict[str, Any] = {"run": name}
+        try:
+            with counted(name) as progress:
+                made = compact_one(one.uri, progress=progress, dry_run=dry_run)
+            row |= made.to_json()
+            said = [*_said(name, made)]
+        except TraceError as error:
+            row["error"] = str(error)
+            said = []
+        except KeyboardInterrupt:
+            click.echo(f"optgeom: {name}: stopped; what was merged stays merged", err=True)
+            sys.exit(130)
+        done.append(row)
+        for line in () if as_json else said:
+            click.echo(line)
+    if as_json:
+        click.echo(json.dumps(done))
+    else:
+        for row in done:
+            if "error" in row:
+                click.echo(f"optgeom: {row['run']}: {row['error']}", err=True)
+    failed = any("error" in row or any(one["damaged"] for one in row["left"]) for row in done)
+    sys.exit(1 if failed else 0)
+
+
+def _said(name: str, made: Compacted) -> Iterator[str]:
+    waiting = Counter(one.why for one in made.left if not one.damaged)
+    for one in made.left:
+        if one.damaged:
+            yield f"{name}: left where it is: {one.why}"
+    for why, count in waiting.items():
+        yield f"{name}: {_counted(count, 'stream')} left to the process that writes: {why}"
+    segments, into = sum(one.segments for one in made.merged), len(made.merged)
+    sealed, removed = len(made.sealed), len(made.removed)
+    changes = [
+        f"{segments} segments into {into}" if segments else "",
+        f"{_counted(sealed, 'stream')} of ended processes sealed" if sealed else "",
+        f"{removed} removed that others stand for" if removed else "",
+    ]
+    told = ", ".join(one for one in changes if one)
+    files = _counted(made.files_before, "file")
+    if not told:
+        yield f"{name}: {files}, nothing to compact"
+    elif made.dry_run:
+        yield f"{name}: {files} would become {made.files_after}: {told}"
+    else:
+        size = f"{made.bytes_before / 1e6:.1f} MB to {made.bytes_after / 1e6:.1f} MB"
+        took = f"in {made.seconds:.1f} s"
+        yield f"{name}: {files} became {made.files_after}, {size}, {took}: {told}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"

@@ -1,0 +1,88 @@
+"""One table of a trace as a file for other programs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+import click
+
+import optgeom
+from optgeom.commands.ask.steps import steps_of
+
+_SHEET_ROWS = 1 << 20
+"""What a spreadsheet shows of a file, the header among them."""
+
+
+@click.command()
+@click.argument("path", metavar="RUN")
+@click.option(
+    "--to",
+    required=True,
+    metavar="FILE",
+    help="Where to, ending in .csv, .jsonl or .parquet; - is CSV to standard output.",
+)
+@click.option(
+    "--table",
+    default="joined",
+    show_default=True,
+    metavar="TABLE",
+    help="joined, metrics, spectra, neurons or scalars.",
+)
+@click.option(
+    "--layer", "--layers", "layers", multiple=True, metavar="NAME", help="Only this; repeat it."
+)
+@click.option(
+    "--stage", "--stages", "stages", multiple=True, metavar="NAME", help="Only this; repeat it."
+)
+@click.option(
+    "--steps", metavar="FROM:TO", help="Such as 100:400, which leaves 400 out, 100: or 300."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def export(
+    path: str,
+    to: str,
+    table: str,
+    layers: tuple[str, ...],
+    stages: tuple[str, ...],
+    steps: str | None,
+    overwrite: bool,
+) -> None:
+    """Write one table of a trace to a CSV, JSON lines or Parquet file.
+
+    \b
+    joined   every scalar of every cell, a row per step, layer and stage
+    metrics  the same without spectra and later analyses
+    spectra  singular values, largest first
+    neurons  row norms
+    scalars  loss, learning rate, times: step, name, value
+
+    Singular values and norms are lists. A CSV has a row for each number, with its place in the
+    list from 0 (columns index and singular_value, or neuron and neuron_norm); .jsonl and .parquet
+    have a row for each step, layer and stage, with the list.
+
+    Numbers read back as the same doubles; NaN, inf and -inf stand by these names, an empty cell is
+    null. In a CSV, text that begins with = + - @ ' or a tab has a ' before it, for a spreadsheet
+    would run it as a formula. Of a step that was run twice, the newest attempt is written.
+    """  # noqa: D301  click's own sign for lines to be left as they are
+    from optgeom.traces.export import export as write
+
+    target: str | TextIO = sys.stdout if to == "-" else to
+    done = write(
+        optgeom.open_trace(path),
+        target,
+        table=table,
+        steps=steps_of(steps),
+        layers=layers or None,
+        stages=stages or None,
+        overwrite=overwrite,
+    )
+    if to == "-":
+        return
+    click.echo(f"{done.rows:,} rows and {len(done.columns)} columns in {to}")
+    if to.endswith(".csv") and done.rows >= _SHEET_ROWS:
+        click.echo(
+            f"A spreadsheet shows the first {_SHEET_ROWS - 1:,} rows: choose --layer, --stage or "
+            "--steps, or open the file with pandas, polars, R or DuckDB.",
+            file=sys.stderr,
+        )
