@@ -28,13 +28,13 @@ import pyarrow as pa
 
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import TraceError
+from optgeom.traces.format.segment import SegmentWriter
 from optgeom.traces.info import LayerInfo, OptimizerInfo, RunInfo
 from optgeom.traces.names import PartName
 from optgeom.traces.schema import table_schema
-from optgeom.traces.segment import SegmentWriter
-from optgeom.traces.sink import SEAL_BYTES, SEAL_ROWS
 from optgeom.traces.store import open_trace
 from optgeom.traces.writer import TraceWriter
+from optgeom.traces.writing.sink import SEAL_BYTES, SEAL_ROWS
 
 Numbers = np.ndarray[Any, Any]
 

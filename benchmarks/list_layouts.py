@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from big_runs import COLUMNS, STAGES, Settings, list_rows, runs_of
 
-from optgeom.traces import layout
 from optgeom.traces.columns import one_chunk
+from optgeom.traces.format import layout
 from optgeom.traces.schema import TEXT, table_schema
 
 LISTS = {"neurons": "neuron_norms", "spectra": "singular_values"}

@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces import Cell, LayerInfo, RunInfo, TraceWriter, sink
+from optgeom.traces import Cell, LayerInfo, RunInfo, TraceWriter
+from optgeom.traces.writing import sink
 
 COLUMNS = {
     "metrics": {f"metric_{at}": "float64" for at in range(12)},
@@ -109,7 +110,7 @@ def soak(
 COMPACT = """
 import json, resource, sys
 import pyarrow as pa
-from optgeom.traces.compact import compact
+from optgeom.traces.keeping.compact import compact
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 made = compact(sys.argv[1])
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -19,8 +19,8 @@ from optgeom.figures.identity import is_computed, run_slots
 from optgeom.figures.losses import scalar
 from optgeom.figures.reading import layer_in
 from optgeom.figures.statuses import when
-from optgeom.traces.address import masked
 from optgeom.traces.errors import NotATrace
+from optgeom.traces.files.address import masked
 from optgeom.traces.store import Traces, open_trace, open_traces
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from optgeom.figures.formats import bound, short, whole
 from optgeom.figures.names import layer_phrase, layer_title, run_label, run_short
 from optgeom.figures.reading import find_layer
 from optgeom.geometry.catalogue import METRICS
-from optgeom.traces.address import masked
+from optgeom.traces.files.address import masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,8 +26,8 @@ from optgeom.figures.identity import titled
 from optgeom.figures.names import by_kind, layer_title, run_label
 from optgeom.figures.reading import find_layer, layer_in
 from optgeom.figures.theme import LIGHT
-from optgeom.traces.address import masked
 from optgeom.traces.errors import OptgeomError
+from optgeom.traces.files.address import masked
 
 if TYPE_CHECKING:
     from optgeom.dashboard.picture import Picture

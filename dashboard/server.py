@@ -32,7 +32,7 @@ from optgeom.dashboard.access import (
     is_loopback,
 )
 from optgeom.dashboard.app import create_app
-from optgeom.traces.address import masked
+from optgeom.traces.files.address import masked
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

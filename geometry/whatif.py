@@ -14,8 +14,8 @@ from optgeom.geometry.counterfactual.placing import clear_dead, folder_of, targe
 from optgeom.geometry.counterfactual.result import WhatIf
 from optgeom.geometry.counterfactual.rule import Rule
 from optgeom.geometry.counterfactual.writing import ComputedTrace
-from optgeom.traces.asked import Names, Steps
 from optgeom.traces.errors import OptgeomError
+from optgeom.traces.reading.asked import Names, Steps
 from optgeom.traces.store import Trace, open_trace
 
 

@@ -9,8 +9,8 @@ from math import prod
 from pathlib import Path
 
 from optgeom.hooks.layers import Layer
-from optgeom.traces.spool import PART
 from optgeom.traces.writer import TraceWriter
+from optgeom.traces.writing.spool import PART
 
 ROOM_ENDS = (
     "raw matrices end before step %d: with it they would take more than %.3g GB, a tenth of what "

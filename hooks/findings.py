@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from optgeom.geometry.diagnose import diagnose
 from optgeom.geometry.diagnosis.finding import Finding
-from optgeom.traces.cache import Cache
 from optgeom.traces.errors import DamagedTrace, TraceError
-from optgeom.traces.place import Place
+from optgeom.traces.files.cache import Cache
+from optgeom.traces.files.place import Place
 from optgeom.traces.store import Trace
 
 logger = logging.getLogger(__name__)

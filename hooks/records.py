@@ -18,9 +18,9 @@ from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import Facts, Observed
 from optgeom.optim.newton_schulz import COEFFICIENT_SETS
-from optgeom.traces.rows import CellRow
 from optgeom.traces.schema import Cell
 from optgeom.traces.writer import TraceWriter
+from optgeom.traces.writing.rows import CellRow
 
 Polynomial = Sequence[Sequence[float]] | None
 """Rows of an orthogonalization's odd polynomials, in order; None where none is known."""

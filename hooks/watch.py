@@ -25,7 +25,7 @@ from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.targets import targets_of
 from optgeom.hooks.views import View
-from optgeom.traces.address import is_uri, masked, name_of
+from optgeom.traces.files.address import is_uri, masked, name_of
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from optgeom.cli import cli
-from optgeom.traces.lock import COMPACT_LOCK, Lock
+from optgeom.traces.files.lock import COMPACT_LOCK, Lock
 
 KEPT = Path(__file__).parent / "traces" / "versions" / "schema1"
 

@@ -52,6 +52,6 @@ def test_what_is_wrong_is_one_line_without_keys(objects: Objects, runs: Path) ->
 
 
 def open_trace_path(uri: str) -> str:
-    from optgeom.traces.place import find
+    from optgeom.traces.files.place import find
 
     return find(uri).shown

@@ -11,8 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optgeom.traces.grid import Grid, WordGrid
     from optgeom.traces.info import AttemptInfo, LayerInfo, OptimizerInfo, RunInfo
+    from optgeom.traces.reading.grid import Grid, WordGrid
     from optgeom.traces.schema import Cell
     from optgeom.traces.store import Trace, Traces, open_trace, open_traces
     from optgeom.traces.writer import TraceWriter
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "AttemptInfo": "optgeom.traces.info",
     "Cell": "optgeom.traces.schema",
-    "Grid": "optgeom.traces.grid",
+    "Grid": "optgeom.traces.reading.grid",
     "LayerInfo": "optgeom.traces.info",
     "OptimizerInfo": "optgeom.traces.info",
     "RunInfo": "optgeom.traces.info",
     "Trace": "optgeom.traces.store",
     "TraceWriter": "optgeom.traces.writer",
     "Traces": "optgeom.traces.store",
-    "WordGrid": "optgeom.traces.grid",
+    "WordGrid": "optgeom.traces.reading.grid",
     "open_trace": "optgeom.traces.store",
     "open_traces": "optgeom.traces.store",
 }

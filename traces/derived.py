@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from optgeom.traces.columns import one_chunk
 from optgeom.traces.errors import TraceError
-from optgeom.traces.listing import DERIVED
+from optgeom.traces.files.listing import DERIVED
+from optgeom.traces.files.place import Place
+from optgeom.traces.format.segment import SegmentWriter
 from optgeom.traces.names import PartName, parse_name
-from optgeom.traces.place import Place
-from optgeom.traces.runfile import make_folder
 from optgeom.traces.schema import KEYS, TEXT
-from optgeom.traces.segment import SegmentWriter
 from optgeom.traces.trace import Trace
+from optgeom.traces.writing.runfile import make_folder
 
 WRITER = "optgeom.writer"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")

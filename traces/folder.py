@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.cache import Cache
 from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured
+from optgeom.traces.files.cache import Cache
+from optgeom.traces.files.place import Place, find
 from optgeom.traces.info import RUN_FILE
 from optgeom.traces.names import TEMPORARY
-from optgeom.traces.place import Place, find
 from optgeom.traces.trace import Trace
 
 _LOG = logging.getLogger(__name__)

@@ -10,18 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces.arrays import Arrays
-from optgeom.traces.asked import Names, Steps, in_steps, names_in
-from optgeom.traces.cache import Cache
-from optgeom.traces.cells import CellIndex
 from optgeom.traces.errors import NotATrace, NotCaptured
-from optgeom.traces.grid import Grid, Grids, WordGrid
+from optgeom.traces.files.cache import Cache
+from optgeom.traces.files.place import Place, find
 from optgeom.traces.info import RUN_FILE, LayerInfo, RunInfo
-from optgeom.traces.keys import Codes
-from optgeom.traces.naming import Naming
-from optgeom.traces.part import Floats
-from optgeom.traces.place import Place, find
-from optgeom.traces.reader import TraceFiles
+from optgeom.traces.reading.arrays import Arrays
+from optgeom.traces.reading.asked import Names, Steps, in_steps, names_in
+from optgeom.traces.reading.cells import CellIndex
+from optgeom.traces.reading.grid import Grid, Grids, WordGrid
+from optgeom.traces.reading.keys import Codes
+from optgeom.traces.reading.naming import Naming
+from optgeom.traces.reading.part import Floats
+from optgeom.traces.reading.reader import TraceFiles
 from optgeom.traces.schema import CELL_TABLES, STAGES, Cell
 
 

@@ -23,12 +23,12 @@ from typing import Any, Self
 import numpy as np
 
 from optgeom.traces.info import RunInfo
-from optgeom.traces.losses import Losses
-from optgeom.traces.manifest import Manifest
-from optgeom.traces.opening import open_run
-from optgeom.traces.rows import CellRow, Row, RowMaker, floats, list_bytes, matrix_bytes
 from optgeom.traces.schema import SMALL_TABLES, Cell, check_columns, table_schema
-from optgeom.traces.tables import Tables
+from optgeom.traces.writing.losses import Losses
+from optgeom.traces.writing.manifest import Manifest
+from optgeom.traces.writing.opening import open_run
+from optgeom.traces.writing.rows import CellRow, Row, RowMaker, floats, list_bytes, matrix_bytes
+from optgeom.traces.writing.tables import Tables
 
 _LOG = logging.getLogger(__name__)
 _ROW_BYTES = 512

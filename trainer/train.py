@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.watch import watch
-from optgeom.traces.address import is_uri, name_of
+from optgeom.traces.files.address import is_uri, name_of
 from optgeom.trainer.checkpoints import kept_checkpoints
 from optgeom.trainer.config import TrainConfig
 from optgeom.trainer.corpus import Corpus, Tokens, held_out_batch, load_corpus, training_batch

@@ -11,8 +11,8 @@ from optgeom.geometry.analysis.measuring import Found, measured
 from optgeom.geometry.analysis.units import Unit
 from optgeom.geometry.blas import one_blas_thread
 from optgeom.geometry.threads import use_one_thread
-from optgeom.traces.cache import Cache
-from optgeom.traces.place import Place, find
+from optgeom.traces.files.cache import Cache
+from optgeom.traces.files.place import Place, find
 from optgeom.traces.store import Trace
 
 KEPT_BYTES = 32 << 20

@@ -12,9 +12,9 @@ from optgeom.geometry.counterfactual.entering import IN_PIECES, Entering, enteri
 from optgeom.geometry.counterfactual.history import Basis, applied_at, bases
 from optgeom.geometry.counterfactual.rule import INPUTS, Rule
 from optgeom.geometry.counterfactual.wholes import Whole, apart, wholes
-from optgeom.traces.asked import Names, Steps, in_steps, names_in
 from optgeom.traces.errors import NotCaptured, OptgeomError
 from optgeom.traces.info import LayerInfo
+from optgeom.traces.reading.asked import Names, Steps, in_steps, names_in
 from optgeom.traces.store import Trace
 
 LEFT_TO_ADAMW = ("embedding", "head")

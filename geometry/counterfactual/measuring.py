@@ -21,7 +21,7 @@ from optgeom.geometry.kernels import LAPACK
 from optgeom.geometry.measure import measure_spectrum, with_nuclear_norm
 from optgeom.geometry.overlaps import length
 from optgeom.geometry.partial import norms_pass
-from optgeom.traces.grid import Grid
+from optgeom.traces.reading.grid import Grid
 from optgeom.traces.store import Trace
 
 SOURCE = "computed"

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from optgeom.geometry.counterfactual.rule import Rule
 from optgeom.traces.errors import DamagedTrace, TraceError, TraceExists
+from optgeom.traces.files.listing import DERIVED
+from optgeom.traces.files.lock import COMPACT_LOCK, LOCK_FILE
 from optgeom.traces.info import RUN_COPY, RUN_FILE
-from optgeom.traces.listing import DERIVED
-from optgeom.traces.lock import COMPACT_LOCK, LOCK_FILE
 from optgeom.traces.names import TEMPORARY, is_stream, parse_name
-from optgeom.traces.runfile import local_folder, read_run
 from optgeom.traces.schema import TABLES
 from optgeom.traces.store import Trace
+from optgeom.traces.writing.runfile import local_folder, read_run
 
 ASIDE = "replaced"
 """The folder, within the hidden one, that holds what is being replaced."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optgeom.traces.asked import Steps, in_steps
 from optgeom.traces.info import LayerInfo, RunInfo
+from optgeom.traces.reading.asked import Steps, in_steps
 from optgeom.traces.store import Trace
 
 Floats = NDArray[np.float64]

@@ -30,8 +30,8 @@ from optgeom.optim.families import MatrixSettings, ShapeFactor, with_overrides
 from optgeom.optim.momentum import shape_scale
 from optgeom.optim.newton_schulz import DTYPES
 from optgeom.optim.normuon import neuron_sums_, normalize_neurons_, second_moment_shape
-from optgeom.traces.asked import Names, Steps
 from optgeom.traces.errors import OptgeomError
+from optgeom.traces.reading.asked import Names, Steps
 from optgeom.traces.store import Trace
 
 __all__ = [

@@ -233,7 +233,7 @@ def test_another_sites_page_gets_nothing_but_a_link(
 OPENED = """
 import json, sys, threading
 from optgeom.dashboard.server import make_server
-from optgeom.traces.place import Place
+from optgeom.traces.files.place import Place
 opened, read = [], Place.open
 def noted(self, path):
     opened.append(f"{self.root}/{path}")

@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 
 import optgeom
-from optgeom.traces import sink
 from optgeom.traces.errors import TraceExists
-from optgeom.traces.verify import verify
+from optgeom.traces.keeping.verify import verify
+from optgeom.traces.writing import sink
 from tests.faults.victim import STEPS, Reference, examine, live, train
 
 Fault = Callable[[Path, random.Random, Reference], str]
@@ -249,7 +249,7 @@ def jumping_clock(folder: Path, chance: random.Random, known: Reference) -> str:
 
 def read_while_written(folder: Path, chance: random.Random, known: Reference) -> str:
     """Readers open and ask while segments are sealed and compacted under them."""
-    from optgeom.traces.compact import compact
+    from optgeom.traces.keeping.compact import compact
 
     out, stop = folder / "run", threading.Event()
     errors: list[BaseException] = []
@@ -302,7 +302,7 @@ def read_while_written(folder: Path, chance: random.Random, known: Reference) ->
 
 def repaired(folder: Path, chance: random.Random, known: Reference) -> str:
     """A file is cut, emptied or changed by a bit; after the repair all else is there once."""
-    from optgeom.traces.repair import repair
+    from optgeom.traces.keeping.repair import repair
 
     out = folder / "run"
     assert live(partial(watched, out, 16)).wait()[0] == 0

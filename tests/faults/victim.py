@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import optgeom
+from optgeom.traces.keeping.verify import verify
 from optgeom.traces.schema import OPEN_TABLES
-from optgeom.traces.verify import verify
 
 STEPS = 120
 UPDATES_EVERY = 4

@@ -14,10 +14,10 @@ import random
 
 import pyarrow as pa
 
-from optgeom.traces.checked import Segment
 from optgeom.traces.columns import align
-from optgeom.traces.footer import footer_digest, read_footer
-from optgeom.traces.keys import CELL, Keys, Vocabulary
+from optgeom.traces.format.checked import Segment
+from optgeom.traces.format.footer import footer_digest, read_footer
+from optgeom.traces.reading.keys import CELL, Keys, Vocabulary
 from optgeom.traces.schema import KEYS
 from tests.traces.crafting import Craft
 from tests.traces.mutations import change_segment

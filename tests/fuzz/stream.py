@@ -12,8 +12,8 @@ from tests.fuzz.fuzzing import KEPT, fuzz  # first: it has what follows instrume
 import zlib
 
 from optgeom.traces.errors import TraceError
-from optgeom.traces.messages import messages
-from optgeom.traces.wal import read_stream
+from optgeom.traces.format.messages import messages
+from optgeom.traces.format.wal import read_stream
 
 
 def read(data: bytes) -> None:

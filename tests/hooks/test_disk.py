@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from optgeom.hooks.disk import room_for_updates
-from optgeom.traces.sink import RawLog
+from optgeom.traces.writing.sink import RawLog
 
 Usage = namedtuple("Usage", "total used free")
 SHAPES = {"tall": (120, 50), "wide": (60, 90)}

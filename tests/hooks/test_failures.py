@@ -107,7 +107,7 @@ BREAKS = {
     "spectra": ("optgeom.hooks.records.measure_spectrum", adamw),
     "planning": ("optgeom.hooks.recorder.plan", adamw),
     "finishing": ("optgeom.hooks.costs.Costs.capture_ended", adamw),
-    "writing": ("optgeom.traces.sink.TableLog.flush", adamw),
+    "writing": ("optgeom.traces.writing.sink.TableLog.flush", adamw),
 }
 
 

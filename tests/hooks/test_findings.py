@@ -16,7 +16,7 @@ import optgeom
 from optgeom.geometry import Finding
 from optgeom.hooks import findings
 from optgeom.hooks.errors import WatchError
-from optgeom.traces.place import find
+from optgeom.traces.files.place import find
 from tests.ranks import assert_ended_well, run_ranks
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optgeom.traces import mirror, place
+from optgeom.traces.files import place
 from optgeom.traces.info import LayerInfo, OptimizerInfo, RunInfo
 from optgeom.traces.schema import Cell
 from optgeom.traces.writer import TraceWriter
+from optgeom.traces.writing import mirror
 from tests.traces.objects import Objects
 
 COLUMNS = {

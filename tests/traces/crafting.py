@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from optgeom.traces.footer import INDEX, SUMS, footer_digest
+from optgeom.traces.format.footer import INDEX, SUMS, footer_digest
+from optgeom.traces.format.wal import parse_sums
 from optgeom.traces.names import parse_name
-from optgeom.traces.wal import parse_sums
 from tests.traces.thrift import BINARY, I32, I64, LIST, STRUCT, Tree, read_struct, write_struct
 
 ROW_GROUPS, NOTES, NUM_ROWS = 4, 5, 3

@@ -13,8 +13,9 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces import Cell, LayerInfo, RunInfo, TraceWriter, open_trace, sink
+from optgeom.traces import Cell, LayerInfo, RunInfo, TraceWriter, open_trace
 from optgeom.traces.derived import write_derived
+from optgeom.traces.writing import sink
 
 UP = LayerInfo("blocks.0.up.weight", "mlp.up", 0, (8, 4), "float32", "muon", 0)
 DOWN = LayerInfo("blocks.0.down.weight", "mlp.down", 0, (4, 8), "bfloat16", "muon", 0)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from optgeom.traces.errors import TraceError
+from optgeom.traces.keeping.verify import verify
 from optgeom.traces.trace import open_trace
-from optgeom.traces.verify import verify
 from tests.traces import children, hostile_run, hostile_segments, hostile_streams
 from tests.traces.asking import Question, answers, questions
 from tests.traces.trees import KEPT

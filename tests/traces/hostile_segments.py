@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from optgeom.traces.footer import INDEX, footer_digest
+from optgeom.traces.format.footer import INDEX, footer_digest
 from tests.traces.crafting import Craft, Page, index_of, page, put_segment
 from tests.traces.thrift import BINARY, I32, I64, LIST, STRUCT, write_struct
 from tests.traces.trees import segment

@@ -14,13 +14,13 @@ from pyarrow import fs
 from optgeom.traces import derived
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import TraceError
+from optgeom.traces.files.place import Place
+from optgeom.traces.format.segment import SegmentWriter
 from optgeom.traces.info import RunInfo
+from optgeom.traces.keeping.verify import verify
 from optgeom.traces.names import PartName
-from optgeom.traces.place import Place
 from optgeom.traces.schema import KEYS, Cell
-from optgeom.traces.segment import SegmentWriter
 from optgeom.traces.store import Trace, open_trace
-from optgeom.traces.verify import verify
 from optgeom.traces.writer import TraceWriter
 
 

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from optgeom.traces.errors import TraceError
+from optgeom.traces.format.wal import read_stream
 from optgeom.traces.info import dump, parse
 from optgeom.traces.schema import TABLES, table_schema
 from optgeom.traces.trace import open_trace
-from optgeom.traces.wal import read_stream
 from tests.faults.flips import concerns
 from tests.traces import children
 from tests.traces.asking import Question, answers, questions

@@ -19,9 +19,9 @@ import optgeom
 from optgeom.traces import limits
 from optgeom.traces.content import check_depth
 from optgeom.traces.errors import DamagedTrace
-from optgeom.traces.keys import Vocabulary
-from optgeom.traces.matrices import refuse_many
 from optgeom.traces.printable import printable
+from optgeom.traces.reading.keys import Vocabulary
+from optgeom.traces.reading.matrices import refuse_many
 from tests.traces import hostile, hostile_run, hostile_segments, hostile_streams
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_depth() -> None:
 
 
 def test_words_of_a_trace_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optgeom.traces.keys.MAX_WORDS", 3)
+    monkeypatch.setattr("optgeom.traces.reading.keys.MAX_WORDS", 3)
     vocabulary = Vocabulary()
     assert [vocabulary.code(word) for word in "abcab"] == [0, 1, 2, 0, 1]
     with pytest.raises(DamagedTrace, match="has 4 names of layers"):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optgeom.traces import open_trace
-from optgeom.traces.compact import compact
+from optgeom.traces.keeping.compact import compact
 from optgeom.traces.names import PartName, superseded
 from tests.traces.compared import assert_same
 from tests.traces.everything import write_everything

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from optgeom.traces import place
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import DamagedTrace, NotATrace, OptgeomError, TraceError
+from optgeom.traces.files import place
 from optgeom.traces.info import LayerInfo, RunInfo
+from optgeom.traces.keeping.verify import verify
 from optgeom.traces.schema import KEYS, Cell
 from optgeom.traces.store import Trace, open_trace, open_traces
-from optgeom.traces.verify import verify
 from optgeom.traces.writer import TraceWriter
 from tests.traces.objects import BUCKET, KEY, SECRET, Environ, Objects
 

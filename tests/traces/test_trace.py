@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optgeom.traces import listing, sink
 from optgeom.traces.errors import DamagedTrace, NotATrace, NotCaptured, SchemaTooNew
+from optgeom.traces.files import listing
+from optgeom.traces.files.listing import trace_entries
+from optgeom.traces.files.place import Entry, Place
 from optgeom.traces.info import LayerInfo, RunInfo, dump
-from optgeom.traces.listing import trace_entries
-from optgeom.traces.place import Entry, Place
 from optgeom.traces.schema import KEYS, Cell
 from optgeom.traces.store import Trace, open_trace
 from optgeom.traces.writer import TraceWriter
+from optgeom.traces.writing import sink
 
 MakeCell = Callable[..., Cell]
 Record = Callable[..., None]

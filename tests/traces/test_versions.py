@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from optgeom.traces import Trace, TraceWriter, open_trace, open_traces
-from optgeom.traces.compact import compact
 from optgeom.traces.errors import SchemaTooNew
+from optgeom.traces.keeping.compact import compact
+from optgeom.traces.keeping.verify import verify
 from optgeom.traces.names import parse_name
 from optgeom.traces.schema import SCHEMA_VERSION, TABLES
-from optgeom.traces.verify import verify
 from tests.traces.compacting import parts
 from tests.traces.versions.make import FIRST, LAYERS, SECOND, matrix, number, record
 

@@ -13,7 +13,7 @@ from rich.console import Console
 import optgeom
 from optgeom.commands.look import start
 from optgeom.terminal import demo_tables
-from optgeom.traces.address import masked
+from optgeom.traces.files.address import masked
 
 
 @click.command()

@@ -15,7 +15,7 @@ import optgeom
 from optgeom.geometry.counterfactual.findings import findings
 from optgeom.geometry.counterfactual.summary import Row
 from optgeom.rules import muon as muon_rule
-from optgeom.traces.runfile import read_run, replace_run
+from optgeom.traces.writing.runfile import read_run, replace_run
 from tests.geometry.counterfactual.training import LAYERS
 
 

@@ -172,7 +172,7 @@ def test_embeddings_and_heads_are_left_to_adamw_unless_named(
     tmp_path: Path, muon: optgeom.Trace
 ) -> None:
     folder = shutil.copytree(muon.folder(), tmp_path / "muon")
-    from optgeom.traces.runfile import read_run, replace_run
+    from optgeom.traces.writing.runfile import read_run, replace_run
 
     info = read_run(folder)
     layers = tuple(

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from optgeom.traces import Cell, LayerInfo, OptimizerInfo, RunInfo, TraceWriter, open_trace, sink
-from optgeom.traces.compact import compact
+from optgeom.traces import Cell, LayerInfo, OptimizerInfo, RunInfo, TraceWriter, open_trace
 from optgeom.traces.derived import write_derived
+from optgeom.traces.keeping.compact import compact
+from optgeom.traces.writing import sink
 
 LAYERS = (
     LayerInfo("h.0.up", "mlp.up", 0, (6, 4), "float32", "muon", 0),

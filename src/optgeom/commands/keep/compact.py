@@ -14,7 +14,7 @@ from optgeom.commands.runs import runs_at
 from optgeom.terminal import counted
 
 if TYPE_CHECKING:
-    from optgeom.traces.compacted import Compacted
+    from optgeom.traces.keeping.compacted import Compacted
 
 
 @click.command()
@@ -28,8 +28,8 @@ def compact(runs: str, dry_run: bool, as_json: bool) -> None:
     open. What a live process is writing is left to it. Exit code 1: something is damaged, and was
     left where it is; or a run could not be compacted.
     """
-    from optgeom.traces.compact import compact as compact_one
     from optgeom.traces.errors import TraceError
+    from optgeom.traces.keeping.compact import compact as compact_one
 
     traces, damaged = runs_at(runs)
     done: list[dict[str, Any]] = [

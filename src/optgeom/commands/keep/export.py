@@ -65,7 +65,7 @@ def export(
     null. In a CSV, text that begins with = + - @ ' or a tab has a ' before it, for a spreadsheet
     would run it as a formula. Of a step that was run twice, the newest attempt is written.
     """  # noqa: D301  click's own sign for lines to be left as they are
-    from optgeom.traces.export import export as write
+    from optgeom.traces.keeping.export import export as write
 
     target: str | TextIO = sys.stdout if to == "-" else to
     done = write(

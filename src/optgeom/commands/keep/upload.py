@@ -19,7 +19,7 @@ def upload(path: str, uri: str, as_json: bool) -> None:
     URI is that of the run's own folder, such as s3://bucket/runs/a; keys come from it or from the
     environment. A spool is removed once the store has everything. A trace stays.
     """
-    from optgeom.traces.upload import upload as bring
+    from optgeom.traces.keeping.upload import upload as bring
 
     done = bring(path, uri)
     if as_json:

@@ -16,8 +16,8 @@ from optgeom.traces.errors import TraceError
 from optgeom.traces.printable import printable
 
 if TYPE_CHECKING:
-    from optgeom.traces.repair import Action
-    from optgeom.traces.verify import Report
+    from optgeom.traces.keeping.repair import Action
+    from optgeom.traces.keeping.verify import Report
 
 
 @click.command()
@@ -34,7 +34,7 @@ def verify(path: str, mend: bool, as_json: bool) -> None:
 
     Exit code 0: all is as it was written. 1: damage was found, also where it was repaired.
     """
-    from optgeom.traces.verify import traces_at
+    from optgeom.traces.keeping.verify import traces_at
 
     told: dict[str, dict[str, Any]] = {}
     found = refused = False
@@ -62,14 +62,14 @@ def verify(path: str, mend: bool, as_json: bool) -> None:
 
 
 def _repair(path: str) -> tuple[Action, ...]:
-    from optgeom.traces.repair import repair
+    from optgeom.traces.keeping.repair import repair
 
     with _progress("repairing") as progress:
         return repair(path, progress=progress)
 
 
 def _verify(path: str) -> Report:
-    from optgeom.traces.verify import verify as check
+    from optgeom.traces.keeping.verify import verify as check
 
     with _progress("reading") as progress:
         return check(path, progress=progress)
@@ -85,7 +85,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _say(path: str, report: Report, actions: tuple[Action, ...]) -> None:
-    from optgeom.traces.address import masked
+    from optgeom.traces.files.address import masked
 
     shown = masked(path)
     for action in actions:

@@ -1,0 +1,1 @@
+"""Where the files of a trace are, and how they are reached."""

@@ -1,0 +1,1 @@
+"""What is done with whole traces: verified, repaired, compacted, exported, uploaded."""

@@ -1,0 +1,1 @@
+"""From records to files, here or in an object store."""

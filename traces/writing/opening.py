@@ -1,0 +1,169 @@
+"""Opening a run to write it: in a local folder, or by way of a spool in an object store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from optgeom.traces.errors import TraceError
+from optgeom.traces.files.address import is_uri, shareable
+from optgeom.traces.files.lock import Lock
+from optgeom.traces.files.place import Place, find
+from optgeom.traces.info import RunInfo
+from optgeom.traces.writing.attempts import join, lock_run
+from optgeom.traces.writing.manifest import without_secrets
+from optgeom.traces.writing.mirror import Mirror
+from optgeom.traces.writing.runfile import (
+    exists,
+    find_run,
+    has_run,
+    local_folder,
+    make_folder,
+    remove_folders,
+    replace_run,
+)
+from optgeom.traces.writing.spool import Spool, SpoolNote, home_of, spools_in
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run that may be written.
+
+    Attributes:
+        folder: where its files are written.
+        place: where the trace is read.
+        info: what run.json says, as far as this rank knows.
+        attempt: the number of this attempt.
+        lock: held on the folder; None of other ranks, and where a spool has it.
+        mirror: brings the folder to the place; None where they are the same.
+    """
+
+    folder: Path
+    place: Place
+    info: RunInfo
+    attempt: int
+    lock: Lock | None
+    mirror: Mirror | None
+
+
+def open_run(
+    out: str | os.PathLike[str],
+    info: RunInfo,
+    *,
+    rank: int,
+    start_step: int | None,
+    attempt: int | None,
+    every: float,
+) -> Opened:
+    """Begin an attempt; see `TraceWriter`.
+
+    Args:
+        out: a folder, or a URI that pyarrow.fs opens.
+        info: what run.json shall say.
+        rank: of this process.
+        start_step: resume at this step; None: begin.
+        attempt: of a rank other than 0 that resumes.
+        every: seconds between two looks for what an object store does not have.
+
+    Raises:
+        TraceExists: as TraceWriter does.
+        TraceError: as TraceWriter does; nothing is left.
+    """
+    text = os.fspath(out)
+    if is_uri(text) and not text.startswith("file://"):
+        place = find(text)
+        if not place.is_local:
+            return _open_store(place, _kept(info, place), rank, start_step, attempt, every)
+        text = place.root
+    folder = local_folder(text)
+    place = find(folder)
+    info = _kept(info, place)
+    if rank:
+        made, lock = make_folder(folder), None
+    else:
+        if start_step is None and has_run(folder):
+            raise exists(folder)
+        lock, made = lock_run(folder, folder, start_step)
+    try:
+        begun, number = join(folder, info, rank, start_step, attempt, lock)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        remove_folders(made)
+        raise
+    return Opened(folder, place, begun, number, lock, None)
+
+
+def _open_store(
+    place: Place,
+    info: RunInfo,
+    rank: int,
+    start_step: int | None,
+    attempt: int | None,
+    every: float,
+) -> Opened:
+    home = home_of(place)
+    lock: Lock | None = None
+    made: list[Path] = []
+    try:
+        if rank == 0:
+            if start_step is None and has_run(place):
+                raise exists(place)
+            lock, made = lock_run(home, place, start_step)
+        elif (there := find_run(place)) is not None:
+            # what rank 0 has said: this rank's own clock may say otherwise
+            info = replace(info, run=there.run, created=there.created)
+        begun, number = join(place, info, rank, start_step, attempt, lock)
+        created = begun.created if rank == 0 or there is not None else ""
+        note = SpoolNote(place.shown, begun.run, created, number, rank)
+        left = _left(home, begun) if start_step is not None else []
+        spool = Spool.make(home, note, lock)
+        if rank == 0:
+            replace_run(spool.folder, begun)
+    except BaseException as error:
+        if lock is not None:
+            lock.release()
+        remove_folders(made)
+        if isinstance(error, TraceError) and _lacks_bucket(place):
+            raise TraceError(f"{place.missing()}: make it, or pass another") from None
+        raise
+    _LOG.info("%s is written by way of %s", place.shown, spool.folder)
+    mirror = Mirror(spool, place, left, every=every)
+    return Opened(spool.folder, place, begun, number, None, mirror)
+
+
+def _left(home: Path, info: RunInfo) -> list[Spool]:
+    """Spools of the run that no live process holds."""
+    found = []
+    for folder in spools_in(home):
+        spool = Spool.take(folder)
+        if spool is None:
+            continue
+        if spool.note.is_of(info):
+            found.append(spool)
+        else:
+            spool.release()
+            _LOG.warning(
+                "%s holds records of an earlier run (%s, made %s) at the same address: remove it, "
+                "or upload it elsewhere",
+                folder,
+                spool.note.run,
+                spool.note.created,
+            )
+    return found
+
+
+def _lacks_bucket(place: Place) -> bool:
+    with suppress(TraceError):
+        return place.lacks_bucket()
+    return False
+
+
+def _kept(info: RunInfo, place: Place) -> RunInfo:
+    run: str = shareable(info.run, place.address)
+    return replace(without_secrets(info, place.address), run=run)
