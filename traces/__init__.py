@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optgeom.traces.info import AttemptInfo, LayerInfo, OptimizerInfo, RunInfo
+    from optgeom.traces.keeping.compact import compact
+    from optgeom.traces.keeping.export import export
+    from optgeom.traces.keeping.repair import repair
+    from optgeom.traces.keeping.upload import upload
+    from optgeom.traces.keeping.verify import verify
     from optgeom.traces.reading.grid import Grid, WordGrid
     from optgeom.traces.schema import Cell
     from optgeom.traces.store import Trace, Traces, open_trace, open_traces
@@ -28,8 +33,13 @@ _HOMES = {
     "TraceWriter": "optgeom.traces.writer",
     "Traces": "optgeom.traces.store",
     "WordGrid": "optgeom.traces.reading.grid",
+    "compact": "optgeom.traces.keeping.compact",
+    "export": "optgeom.traces.keeping.export",
     "open_trace": "optgeom.traces.store",
     "open_traces": "optgeom.traces.store",
+    "repair": "optgeom.traces.keeping.repair",
+    "upload": "optgeom.traces.keeping.upload",
+    "verify": "optgeom.traces.keeping.verify",
 }
 
 __all__ = [
@@ -43,8 +53,13 @@ __all__ = [
     "TraceWriter",
     "Traces",
     "WordGrid",
+    "compact",
+    "export",
     "open_trace",
     "open_traces",
+    "repair",
+    "upload",
+    "verify",
 ]
 
 
