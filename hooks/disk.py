@@ -9,11 +9,12 @@ from math import prod
 from pathlib import Path
 
 from optgeom.hooks.layers import Layer
+from optgeom.traces.printable import size_in_words
 from optgeom.traces.writer import TraceWriter
 from optgeom.traces.writing.spool import PART
 
 ROOM_ENDS = (
-    "raw matrices end before step %d: with it they would take more than %.3g GB, a tenth of what "
+    "raw matrices end before step %d: with it they would take more than %s, a tenth of what "
     "was free at the start; all else goes on"
 )
 """What is said then, of the step and the room."""
@@ -34,6 +35,11 @@ class Room:
 
     size: int
     stay: bool = True
+
+    @property
+    def words(self) -> str:
+        """Its size as it is said."""
+        return size_in_words(self.size)
 
     def holds(self, taken: int, more: int) -> bool:
         """Whether there is room for so many bytes more, beside those of earlier captures."""

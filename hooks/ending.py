@@ -19,6 +19,7 @@ from optgeom.hooks.findings import Findings
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.worker import Worker
+from optgeom.traces.printable import size_in_words
 from optgeom.traces.writer import TraceWriter
 
 logger = logging.getLogger("optgeom")
@@ -142,7 +143,7 @@ def sentence(
     runs/a: 412 captures of 26 layers, 63.1 MB; 0.83 % of the run's time (budget 1 %), 3.1 s of \
 it in background; 40 rows left out (budget 40)
     """
-    saved = f"{_count(captures, 'capture')} of {_count(layers, 'layer')}, {_size(size)}"
+    saved = f"{_count(captures, 'capture')} of {_count(layers, 'layer')}, {size_in_words(size)}"
     if failure is not None:
         reason = f"{type(failure).__name__}: {failure}".partition("\n")[0]
         saved = f"capture stopped ({reason}), the run went on; {saved} before"
@@ -162,13 +163,6 @@ it in background; 40 rows left out (budget 40)
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _size(size: int) -> str:
-    for unit, step in (("GB", 1e9), ("MB", 1e6)):
-        if size >= 0.1 * step:
-            return f"{size / step:.1f} {unit}"
-    return f"{size / 1e3:.0f} kB"
 
 
 def shown(path: Path) -> str:

@@ -378,7 +378,7 @@ class Recorder:
         self._last_raw = more
         if not self._updates_stopped and not self._room.holds(taken, more):
             self._updates_stopped = True
-            self._warn(ROOM_ENDS, self._step, self._room.size / 1e9)
+            self._warn(ROOM_ENDS, self._step, self._room.words)
             if self._ranks.rank == 0:
                 self._writer.scalar(self._step, "updates_stopped", 1.0)
             self._amend({"updates_stopped": self._step})

@@ -28,7 +28,7 @@ def test_a_trace_is_uploaded_once(objects: Objects, runs: Path) -> None:
     shown = open_trace_path(uri)
     done = _optgeom("trace", "upload", "a", uri, cwd=runs)
     assert done.code == 0, done.err
-    assert done.out == f"2 files, 0.0 MB, uploaded to {shown}\n"
+    assert done.out == f"2 files, 2 kB, uploaded to {shown}\n"
     assert open_trace(uri).closed
     again = _optgeom("trace", "upload", "a", uri, cwd=runs)
     assert again.out == f"{shown} has everything; 1 file was there already\n"

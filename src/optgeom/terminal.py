@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 import optgeom
-from optgeom.traces.printable import printable
+from optgeom.traces.printable import printable, size_in_words
 
 if TYPE_CHECKING:
     from optgeom.geometry.comparison.result import Block
@@ -65,7 +65,7 @@ def trace_table(opened: optgeom.Trace) -> Table:
         ("layers", str(len(opened.layers))),
         ("stages", ", ".join(opened.stages)),
         ("captures", f"{len(steps)} (step {steps[0]} to {steps[-1]})" if len(steps) else "none"),
-        ("size", f"{opened.size_bytes / 1e6:.1f} MB"),
+        ("size", size_in_words(opened.size_bytes)),
         ("state", _state(opened)),
     ):
         # a Text, for names hold brackets; and a trace may be anyone's

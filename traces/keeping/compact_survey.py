@@ -192,6 +192,7 @@ class Life:
         is_over = bool(info.attempts) and has_ended(info.attempts[-1])
         held = place.is_local and is_held(place.local())
         self._holder = f"{holder(place.local())} is writing it" if held else ""
+        self._has_ended_alone = is_over and info.world_size <= 1
         # rank 0 touches it as long as it lives
         self._touched = [] if is_over else [RUN_FILE]
 
@@ -201,6 +202,8 @@ class Life:
             return ""
         if self._holder:
             return self._holder
+        if self._has_ended_alone:
+            return ""
         files = [*self._touched]
         if stream is not None:
             files += [f"{table}/{stream.file}", f"{table}/{stream.sums}"]

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from optgeom.traces.errors import TraceError
 from optgeom.traces.files.address import MASK, scrubbed
 from optgeom.traces.files.place import Place
+from optgeom.traces.printable import size_in_words
 from optgeom.traces.writing.room import Room
 from optgeom.traces.writing.spool import Spool
 from optgeom.traces.writing.uploading import Uploading, begin_upload
@@ -113,7 +114,7 @@ class Mirror:
         _LOG.warning(
             "%s of %s are not there (%s): they wait in %s; upload them with: "
             "optgeom trace upload %s '%s'%s",
-            _size(self._uploading.left()),
+            size_in_words(self._uploading.left()),
             self._place.shown,
             self._refusal or f"the store has not taken them within {seconds:.0f} s",
             self._spool.folder,
@@ -213,7 +214,3 @@ class Mirror:
         if self._failures:
             _LOG.warning("%s: the store answers again", self._place.shown)
         self._failures, self._refusal = 0, ""
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

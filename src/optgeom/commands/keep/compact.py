@@ -12,6 +12,7 @@ import click
 
 from optgeom.commands.runs import runs_at
 from optgeom.terminal import counted
+from optgeom.traces.printable import size_in_words
 
 if TYPE_CHECKING:
     from optgeom.traces.keeping.compacted import Compacted
@@ -82,7 +83,7 @@ def _said(name: str, made: Compacted) -> Iterator[str]:
     elif made.dry_run:
         yield f"{name}: {files} would become {made.files_after}: {told}"
     else:
-        size = f"{made.bytes_before / 1e6:.1f} MB to {made.bytes_after / 1e6:.1f} MB"
+        size = f"{size_in_words(made.bytes_before)} to {size_in_words(made.bytes_after)}"
         took = f"in {made.seconds:.1f} s"
         yield f"{name}: {files} became {made.files_after}, {size}, {took}: {told}"
 

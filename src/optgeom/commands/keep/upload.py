@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 import click
 
+from optgeom.traces.printable import size_in_words
+
 
 @click.command()
 @click.argument("path", metavar="RUN")
@@ -26,7 +28,7 @@ def upload(path: str, uri: str, as_json: bool) -> None:
         click.echo(json.dumps(asdict(done)))
         return
     if done.files:
-        said = f"{_files(done.files)}, {done.bytes / 1e6:.1f} MB, uploaded to {done.uri}"
+        said = f"{_files(done.files)}, {size_in_words(done.bytes)}, uploaded to {done.uri}"
     else:
         said = f"{done.uri} has everything"
     if done.same:

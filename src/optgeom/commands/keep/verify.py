@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from optgeom.traces.errors import TraceError
-from optgeom.traces.printable import printable
+from optgeom.traces.printable import printable, size_in_words
 
 if TYPE_CHECKING:
     from optgeom.traces.keeping.repair import Action
@@ -94,7 +94,7 @@ def _say(path: str, report: Report, actions: tuple[Action, ...]) -> None:
         # a message of damage names its file by itself
         told = finding.message if finding.damaged else f"{shown}/{finding.file}: {finding.message}"
         click.echo(printable(told))
-    read = f"{report.files} files, {report.rows:,} rows, {report.bytes / 1e6:.1f} MB"
+    read = f"{report.files} files, {report.rows:,} rows, {size_in_words(report.bytes)}"
     damaged = sum(one.damaged for one in report.findings)
     if report.ok:
         click.echo(printable(f"{shown}: {read}: everything reads back as it was written"))
