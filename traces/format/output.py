@@ -33,18 +33,24 @@ class SummedFile:
 
     def __init__(self, path: Path):
         self._path = path
-        # Arrow writes headers in small pieces
-        self.stream = pa.BufferedOutputStream(pa.OSFile(str(path), "wb"), _BUFFER)
-        self._handle = os.open(path, os.O_RDONLY)
-        self._end = 0
+        self._handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            # Arrow writes headers in small pieces
+            self.stream = pa.BufferedOutputStream(pa.OSFile(str(path), "wb"), _BUFFER)
+        except BaseException:
+            os.close(self._handle)
+            path.unlink(missing_ok=True)
+            raise
+        self._groups = self._end = 0
         self._sums: list[tuple[int, int]] = []
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
 
     def end_group(self) -> None:
         """What was written since the last call is a row group."""
         self.stream.flush()
         start, self._end = self._end, self.size()
+        self._groups += 1
         self._wait()
         if self._end - start >= _PIECE:
             thread = threading.Thread(target=self._sum, args=(start, self._end), daemon=True)
@@ -61,11 +67,13 @@ class SummedFile:
         """Where each row group ends, and the CRC-32 of its bytes.
 
         Raises:
-            OSError: they could not be read back.
+            OSError: they could not be read back; or whatever else kept them from it.
         """
         self._wait()
         if self._error is not None:
             raise self._error
+        if len(self._sums) < self._groups:
+            raise OSError(errno.EIO, f"{self._path.name} lost a checksum")
         return self._sums
 
     def sync(self) -> None:
@@ -103,7 +111,7 @@ class SummedFile:
             if end - start >= _PIECE and _CAN_ADVISE:
                 # the disk begins with it now, and the sync at the end has less to wait for
                 os.posix_fadvise(self._handle, start, end - start, os.POSIX_FADV_DONTNEED)
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001  raised where the sums are asked for
             self._error = error
 
     def _crc(self, start: int, end: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.format.checked import read_segment
 from optgeom.traces.format.footer import footer_digest
+from optgeom.traces.format.output import SummedFile
 from optgeom.traces.format.segment import SegmentWriter
 from optgeom.traces.names import PartName, parse_name
 from optgeom.traces.schema import TEXT
@@ -84,3 +85,23 @@ def test_segments_without_our_checksums_are_refused(tmp_path: Path, rows: pa.Tab
 @pytest.mark.parametrize("file", ["x.parquet", ".tmp-1-a0-r0-s0.parquet", "a0-r0-s0.parquet", ""])
 def test_foreign_names(file: str) -> None:
     assert parse_name(file) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+def test_a_checksum_that_fails_fails_the_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Large row groups are read back on a thread, whose errors nobody would see."""
+
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(SummedFile, "_crc", fail)
+    segment = SegmentWriter(
+        tmp_path, PartName(0, 0, 0), pa.schema([("values", pa.binary())]), raw=True
+    )
+    segment.write(pa.table({"values": pa.array([bytes(2 << 20)], pa.binary())}))
+    with pytest.raises(type(error)):
+        segment.seal()
+    segment.abandon()
+    assert not list(tmp_path.iterdir())
