@@ -27,6 +27,7 @@ from optgeom.traces.schema import FLOATS, KEYS, OPEN_TABLES, TEXT
 EXPORTED = ("joined", "metrics", "spectra", "neurons", "scalars")
 WINDOW = 1 << 15
 _ITEMS = 1 << 20
+_UNKNOWN = 1 << 13
 _SINGULAR, _NORMS = "singular_values", "neuron_norms"
 _LISTS = {"spectra": _SINGULAR, "neurons": _NORMS}
 _WORDS = {"spectra": ("spectrum_status", "spectrum_method"), "neurons": ()}
@@ -111,11 +112,21 @@ def joined_rows(
         parts = [part for one in tables for part in one.parts]
         there = [np.empty(0, np.int64), *(_steps(one, newest) for one in parts)]
         steps = chosen.steps_of(np.concatenate(there), files.place.shown)
-        held = [_Held(one.parts, chosen, steps, newest) for one in tables]
-        for low, high in _windows(parts, steps, window):
-            within = [found for one in held if (found := one.between(low, high)) is not None]
-            made = join(within, schema, files.vocabulary, layers=layers, newest=None)
-            yield one_chunk(made.table.select(schema.names).cast(schema))
+        held: list[_Held] = []
+
+        def hold() -> None:
+            """The files as they are: a compaction may have replaced those of the last window."""
+            held[:] = [_Held(one.parts, chosen, steps, newest) for one in files.tables(names)]
+
+        hold()
+        for low, high in [*_windows(parts, steps, window)]:
+
+            def read(low: int = low, high: int = high) -> pa.Table:
+                within = [found for one in held if (found := one.between(low, high)) is not None]
+                made = join(within, schema, files.vocabulary, layers=layers, newest=None)
+                return one_chunk(made.table.select(schema.names).cast(schema))
+
+            yield files.anew(read, hold)
 
     return Rows(schema, windows())
 
@@ -183,6 +194,7 @@ def list_rows(files: TraceFiles, table: str, chosen: Chosen) -> Rows:
     """
     index, words = files.index(table), files.vocabulary.words
     steps = chosen.steps_of(index.steps(None, None), files.place.shown)
+    steps_set = set(steps.tolist())
     order = {layer.name: number for number, layer in enumerate(files.info.layers)}
     shapes = {layer.name: layer.shape for layer in files.info.layers}
     pairs = [
@@ -193,7 +205,7 @@ def list_rows(files: TraceFiles, table: str, chosen: Chosen) -> Rows:
     ]
     fields = {**KEYS, **dict.fromkeys(_WORDS[table], TEXT), _LISTS[table]: FLOATS}
 
-    def values(rows: CellRows, layer: str) -> Floats | None:
+    def values(index: CellIndex, rows: CellRows, layer: str) -> Floats | None:
         if table == "spectra":
             *_, (number, row) = rows
             return index.parts[number].list_at(_SINGULAR, row)
@@ -202,19 +214,22 @@ def list_rows(files: TraceFiles, table: str, chosen: Chosen) -> Rows:
         return neuron_norms(index.parts, rows, length)
 
     def tables() -> Iterator[pa.Table]:
-        cells: list[Numbered] = []
-        items = 0
-        for _, layer_name, _, layer, stage in sorted(pairs):
-            for step, rows in index.rows(layer, stage).by_step():
-                if np.isin(step, steps):
-                    found = values(rows, layer_name)
-                    items += 1 if found is None else len(found)
-                    cells.append((int(rows.parts[-1]), int(rows.rows[-1]), found))
-                if items >= _ITEMS or len(cells) >= WINDOW:
-                    yield _listed(index, table, cells)
-                    cells, items = [], 0
-        if cells:
-            yield _listed(index, table, cells)
+        for _, name, _, layer, stage in sorted(pairs):
+            wanted = [step for step, _ in index.rows(layer, stage).by_step() if step in steps_set]
+            at_once = max(1, min(WINDOW, _ITEMS // max(shapes.get(name, (_UNKNOWN, 0)))))
+            for start in range(0, len(wanted), at_once):
+                some = wanted[start : start + at_once]
+
+                def read(
+                    name: str = name, layer: int = layer, stage: int = stage, some: list[int] = some
+                ) -> pa.Table:
+                    now = files.index(table)  # a compaction may have replaced what was read before
+                    there = now.rows(layer, stage)
+                    found = [(there.at(step), values(now, there.at(step), name)) for step in some]
+                    cells = [(int(at.parts[-1]), int(at.rows[-1]), one) for at, one in found]
+                    return _listed(now, table, cells)
+
+                yield files.anew(read)
 
     return Rows(pa.schema(list(fields.items())), tables())
 

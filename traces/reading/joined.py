@@ -63,7 +63,7 @@ def join(
         _ranks(vocabulary, layers)[keys["layer"]],
         _ranks(vocabulary, STAGES)[keys["stage"]],
         keys["attempt"],
-        keys["optimizer"],
+        _ranks(vocabulary, ())[keys["optimizer"]],
     ]
     order = np.lexsort(sorters[::-1])
     new = np.zeros(len(order), bool)

@@ -69,8 +69,11 @@ class PartTable:
             if name not in found and self._schema is not None:
                 known = before.get(name)
                 grown = known if isinstance(known, StreamPart) else None
+                # as far as it was when all tables were listed: they show the same moment
+                listed = entries.get(name.sums)
+                upto = None if listed is None else listed.size
                 found[name] = StreamPart.read(
-                    self._source, name, self.folder, sizes[name], self._schema, grown
+                    self._source, name, self.folder, sizes[name], upto, self._schema, grown
                 )
         self.parts = tuple(found[name] for name in names if name in found)
 

@@ -55,6 +55,7 @@ class StreamPart(Part):
         name: PartName,
         folder: str,
         size: int,
+        upto: int | None,
         schema: pa.Schema,
         known: Self | None,
     ) -> Self:
@@ -65,6 +66,7 @@ class StreamPart(Part):
             name: attempt, rank and sequence.
             folder: the table's.
             size: of the stream and its sums, in bytes.
+            upto: how many bytes of its sums count, and with them of the stream; None: all.
             schema: the table's.
             known: what was read before.
 
@@ -76,7 +78,7 @@ class StreamPart(Part):
         place, shown = source.place, source.place.of(path)
         refuse(shown, "bytes with its checksums", size, MAX_STREAM_BYTES)
         try:
-            sums = place.read(f"{folder}/{name.sums}")
+            sums = place.read(f"{folder}/{name.sums}")[:upto]
         except FileNotFoundError:
             if place.has(path):
                 raise DamagedTrace(

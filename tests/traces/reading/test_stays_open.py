@@ -17,8 +17,10 @@ from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.files.place import find
 from optgeom.traces.info import RunInfo
 from optgeom.traces.keeping.compact import compact
+from optgeom.traces.keeping.export_rows import Chosen, Rows, joined_rows, list_rows
 from optgeom.traces.keeping.repair import repair
 from optgeom.traces.reading import parts as tables
+from optgeom.traces.reading.reader import TraceFiles
 from optgeom.traces.schema import KEYS, SCHEMA_VERSION
 from optgeom.traces.writer import TraceWriter
 from optgeom.traces.writing import sink
@@ -239,3 +241,49 @@ def test_a_trace_in_an_object_store_is_compacted_and_stays_open(
 def files_of(objects: Objects) -> list[str]:
     """Without the copy of run.json, which nobody reads."""
     return [one for one in objects.names("stays-open/a") if not one.endswith(".run-copy.json")]
+
+
+@pytest.mark.parametrize("table", ["joined", "neurons", "spectra"])
+def test_an_export_goes_on(path: Path, table: str) -> None:
+    def rows() -> Rows:
+        trace = open_trace(path)
+        files = TraceFiles(trace.place, trace.cache)
+        if table == "joined":
+            return joined_rows(files, Chosen(), window=4)
+        return list_rows(files, table, Chosen())
+
+    whole = [one.to_pylist() for one in rows().tables]
+    assert len(whole) > 1
+    left = iter(rows().tables)
+    found = [next(left).to_pylist()]
+    compact(path)
+    assert found + [one.to_pylist() for one in left] == whole
+
+
+def test_all_tables_show_the_same_moment(
+    path: Path, info: RunInfo, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush between the reading of two streams shows with the next refresh, in both."""
+    with TraceWriter(path, info, start_step=1000, flush_every=1e6) as writer:
+        record(writer, [1000])
+        writer.flush()
+        trace, load = open_trace(path), TraceFiles._load
+        trace.metrics()
+        record(writer, [1010])
+        writer.flush()
+        assert trace.refresh()
+
+        def loading(self: TraceFiles, name: str) -> object:
+            found = load(self, name)
+            if name == "metrics":
+                monkeypatch.undo()
+                record(writer, [1020])
+                writer.flush()
+            return found
+
+        monkeypatch.setattr(TraceFiles, "_load", loading)
+        grid = trace.grid("condition_number")
+        assert grid.steps[-1] == 1010
+        assert trace.metrics().column("step").to_pylist()[-1] == 1010
+        assert trace.refresh()
+        assert trace.grid("condition_number").steps[-1] == 1020
