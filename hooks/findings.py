@@ -58,6 +58,7 @@ class Findings:
         self._known: set[tuple[str, str]] = set()
         self._new: list[Finding] = []
         self._next = 0.0
+        self._is_away = False
         self.seconds = 0.0  # of this processor, so far
 
     @property
@@ -128,9 +129,14 @@ class Findings:
         self._next = now + (now - started) / SHARE
 
     def _may_answer_later(self, error: Exception) -> bool:
-        """Whether it is only an object store that does not answer; the writer's log says so."""
+        """Whether it is only an object store that does not answer; the first time is told."""
         is_away = isinstance(error, TraceError) and not isinstance(error, DamagedTrace)
-        return is_away and not self._place.is_local
+        if not is_away or self._place.is_local:
+            return False
+        if not self._is_away:
+            self._is_away = True
+            logger.warning("findings cannot be looked for now, and are tried again: %s", error)
+        return True
 
     def _found(self) -> tuple[Finding, ...]:
         if self._trace is None:

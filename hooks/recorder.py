@@ -107,14 +107,9 @@ class Recorder:
         self._costs = Costs()
         self._scalars = Scalars(writer, self._costs)
         self._worker = Worker(WAITING_BYTES, self._guard.fail, wait=wait)
+        records = Records(writer, optimizer_names, self._guard)
         self._capturing = Capturing(
-            layers,
-            Records(writer, optimizer_names, self._guard),
-            self._worker,
-            ranks,
-            self._guard,
-            self._costs,
-            stages,
+            layers, records, self._worker, ranks, self._guard, self._costs, stages
         )
         self._ending = Ending(
             writer, self._worker, ranks, self._guard, self._costs, findings, len(layers), budget
@@ -206,12 +201,17 @@ class Recorder:
             yield
 
     @aside
-    def flush(self) -> None:
-        """Wait until what was captured so far is in files: where a checkpoint is saved, say."""
-        if not self._closed:
-            with self._guard.harmless():
+    def flush(self) -> bool:
+        """Wait until what was captured so far is in files: where a checkpoint is saved, say.
+
+        False: capture has stopped (`strict=True` raises why), or the writer has left records out.
+        """
+        with self._guard.harmless():
+            if not self._closed:
                 self._worker.drain()
-                self._writer.flush()
+            kept = self._writer.flush()
+        self._raise_if_strict()
+        return self.failure is None and kept
 
     @aside
     def close(self) -> None:

@@ -43,7 +43,7 @@ class Worker:
         self._room = threading.Condition()
         self._held = 0
         self._failed = False
-        self._closed = False
+        self._closed = self._ended = False
         self.seconds = 0.0
         self.waited = 0.0
         self.dropped = 0
@@ -66,22 +66,31 @@ class Worker:
             self.offered += size
             if self._full(size) and self._wait:
                 started = time.perf_counter()
-                self._room.wait_for(lambda: not self._full(size) or self._failed or self._closed)
+                self._room.wait_for(lambda: not self._full(size) or self._refuses)
                 self.waited += time.perf_counter() - started
-            if self._failed or self._closed or self._full(size):
+            if self._refuses or self._full(size):
                 self.dropped += 1
                 return False
             self._held += size
             self._jobs.put((job, size))
         return True
 
+    @property
+    def _refuses(self) -> bool:
+        return self._failed or self._closed or self._ended
+
     def _full(self, size: int) -> bool:
         return self._held > 0 and self._held + size > self._capacity
 
     def _run(self) -> None:
-        use_one_thread()
-        while self._next():  # between jobs no name of this thread keeps a matrix, or the run, alive
-            pass
+        try:
+            use_one_thread()
+            while self._next():  # between jobs no name here keeps a matrix, or the run, alive
+                pass
+        finally:
+            with self._room:  # whatever ended it: nobody may wait for it any more
+                self._ended = True
+                self._room.notify_all()
 
     def _next(self) -> bool:
         entry = self._jobs.get()
@@ -106,7 +115,7 @@ class Worker:
     def drain(self) -> None:
         """Wait until what was accepted so far has run."""
         with self._room:
-            self._room.wait_for(lambda: not self._held or not self._thread.is_alive())
+            self._room.wait_for(lambda: not self._held or self._ended)
 
     def close(self) -> None:
         """Finish what was accepted and end the thread; any number of times."""

@@ -31,9 +31,9 @@ def test_a_trace_is_uploaded_once(objects: Objects, runs: Path) -> None:
     assert done.out == f"2 files, 2 kB, uploaded to {shown}\n"
     assert open_trace(uri).closed
     again = _optgeom("trace", "upload", "a", uri, cwd=runs)
-    assert again.out == f"{shown} has everything; 1 file was there already\n"
+    assert again.out == f"{shown} has everything; 2 files were there already\n"
     told = json.loads(_optgeom("trace", "upload", "a", uri, "--json", cwd=runs).out)
-    assert told == {"uri": shown, "files": 0, "bytes": 0, "same": 1, "removed": False}
+    assert told == {"uri": shown, "files": 0, "bytes": 0, "same": 2, "removed": False}
 
 
 def test_what_is_wrong_is_one_line_without_keys(objects: Objects, runs: Path) -> None:
@@ -55,3 +55,19 @@ def open_trace_path(uri: str) -> str:
     from optgeom.traces.files.place import find
 
     return find(uri).shown
+
+
+def test_addresses_without_a_bucket_or_a_folder(objects: Objects, runs: Path) -> None:
+    root = objects.uri("").replace("/?", "?")
+    for uri, says in (("s3://", "names no bucket: pass one"), (root, "is a bucket, whose own")):
+        done = _optgeom("trace", "upload", "a", uri, cwd=runs)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert says in done.err
+        assert_keeps_secrets(done.err)
+
+
+def test_the_run_is_looked_for_before_the_store_is_asked(runs: Path) -> None:
+    nobody = "s3://b/c?region=x&scheme=http&endpoint_override=127.0.0.1:1"
+    done = _optgeom("trace", "upload", "nothere", nobody, cwd=runs)
+    assert done.code == 2
+    assert "nothere is neither a trace nor a spool" in done.err

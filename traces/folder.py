@@ -144,17 +144,14 @@ def open_traces(path: str | os.PathLike[str]) -> Traces:
     """
     place = find(path)
     if place.has(RUN_FILE):
-        raise NotATrace(f"{place.shown} is one trace: use open_trace({place.shown!r})")
+        raise NotATrace(f"{place.shown} is one trace: use open_trace")
     if not place.is_folder():
         raise NotATrace(f"{place.missing()}: pass the folder that holds your runs")
     if _traces_in(place):
         return Traces(place)
     deeper = [name for name in _folders(place) if _traces_in(place.below(name))]
     if deeper:
-        raise NotATrace(
-            f"{place.shown} holds no traces, {place.below(deeper[0]).shown} does: "
-            f"use open_traces({place.below(deeper[0]).shown!r})"
-        )
+        raise NotATrace(f"{place.shown} holds no traces, its folder {deeper[0]!r} does: pass that")
     raise NotATrace(f"{place.shown} holds no traces: pass the folder that holds your runs")
 
 

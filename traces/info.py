@@ -121,6 +121,11 @@ class AttemptInfo:
     closed: str | None = None
     failed: str | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was closed, or failed; rank 0 says so, and of itself alone."""
+        return self.closed is not None or self.failed is not None
+
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types."""
         return asdict(self)
@@ -160,6 +165,16 @@ class RunInfo:
     attempts: tuple[AttemptInfo, ...] = ()
     computed: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest attempt; 0 where there is none yet."""
+        return max((one.attempt for one in self.attempts), default=0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether rank 0 of the newest attempt has ended."""
+        return bool(self.attempts) and self.attempts[-1].has_ended
 
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types."""

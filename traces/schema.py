@@ -158,6 +158,16 @@ def check_columns(columns: Mapping[str, Mapping[str, str]]) -> None:
         )
 
 
+def sealed(schema: pa.Schema) -> pa.Schema:
+    """The inverse of `plain`: strings dictionary-encoded, as segments have them."""
+    return pa.schema(
+        [
+            pa.field(field.name, TEXT if pa.types.is_string(field.type) else field.type)
+            for field in schema
+        ]
+    )
+
+
 def plain(schema: pa.Schema) -> pa.Schema:
     """The same schema with strings stored as strings, as the write-ahead streams have them."""
     return pa.schema(

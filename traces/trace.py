@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from optgeom.traces.errors import NotATrace, NotCaptured
 from optgeom.traces.files.cache import Cache
+from optgeom.traces.files.listing import has_records
 from optgeom.traces.files.place import Place, find
-from optgeom.traces.info import RUN_FILE, LayerInfo, RunInfo
+from optgeom.traces.info import RUN_COPY, RUN_FILE, LayerInfo, RunInfo
 from optgeom.traces.reading.arrays import Arrays
 from optgeom.traces.reading.asked import Names, Steps, in_steps, names_in
 from optgeom.traces.reading.cells import CellIndex
@@ -105,29 +106,32 @@ class Trace:
         return self._naming.stages
 
     def steps(
-        self, layer: str | None = None, stage: str | None = "update", table: str = "metrics"
+        self,
+        layer: str | None = None,
+        stage: str | None = "update",
+        table: str | None = "metrics",
     ) -> Codes:
         """The captured steps, ascending int64; empty where nothing was captured.
 
         Args:
             layer: a layer's name; None: any.
             stage: a stage; None: any.
-            table: metrics, spectra, neurons or updates: they have clocks of their own.
+            table: metrics, spectra, neurons or updates: they have clocks of their own; None: any.
 
         Raises:
             NotCaptured: there is no such layer, stage or table.
         """
-        if table not in CELL_TABLES:
+        if table is not None and table not in CELL_TABLES:
             raise NotCaptured(f"no table {table!r}: there are {', '.join(CELL_TABLES)}")
-        index = self.index(table)
+        indexes = [self.index(one) for one in (CELL_TABLES if table is None else (table,))]
         if stage is not None and stage not in STAGES and stage not in self.stages:
             raise self._naming.no_stage(stage)
         if layer is not None:
             self._naming.layer(layer)
         find = self._files.vocabulary.find
-        return index.steps(
-            None if layer is None else find(layer), None if stage is None else find(stage)
-        )
+        asked = [None if name is None else find(name) for name in (layer, stage)]
+        found = [index.steps(*asked) for index in indexes]
+        return found[0] if len(found) == 1 else np.unique(np.concatenate(found))
 
     def cell_names(self, table: str) -> set[tuple[str, str]]:
         """The layers and stages that a table has cells of, whether run.json names them or not."""
@@ -166,7 +170,7 @@ class Trace:
 
     @property
     def is_live(self) -> bool:
-        """Whether a process seems to write it: not ended, and changed within a minute."""
+        """Whether a process seems to write it: not ended, and touched within a minute."""
         return self._files.is_live
 
     @property
@@ -297,7 +301,7 @@ class Trace:
         return found.table if name is None else found.named(name)
 
     def __repr__(self) -> str:
-        stages, steps = ", ".join(self.stages), self.steps(stage=None)
+        stages, steps = ", ".join(self.stages), self.steps(stage=None, table=None)
         reach = f"{len(steps)} captured steps {steps[0]} to {steps[-1]}" if len(steps) else "empty"
         ended = f"failed ({self.failed})" if self.failed else "closed" if self.closed else None
         state = ended or ("live" if self.is_live else "not closed")
@@ -334,7 +338,17 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
     if several:
         raise NotATrace(
             f"{place.shown} is a folder of traces ({', '.join(several[:4])}): "
-            f"use open_traces({place.shown!r}), or open one of them"
+            "open one of them, or all with open_traces"
+        )
+    if place.has(RUN_COPY):
+        raise NotATrace(
+            f"{place.shown} is a run whose {RUN_FILE} is missing: "
+            "`optgeom trace verify --repair` makes it anew from its copy, in a local folder"
+        )
+    if has_records(place):
+        raise NotATrace(
+            f"{place.shown} is a run whose {RUN_FILE} is missing, and no copy of it is there: put "
+            "one back from a backup"
         )
     raise NotATrace(
         f"{place.shown} is no trace, for it holds no {RUN_FILE}: "

@@ -10,7 +10,6 @@ counted as dropped.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -22,21 +21,18 @@ from typing import Any, Self
 
 import numpy as np
 
+from optgeom.traces.files.listing import file_sizes
 from optgeom.traces.info import RunInfo
 from optgeom.traces.schema import SMALL_TABLES, Cell, check_columns, table_schema
 from optgeom.traces.writing.losses import Losses
 from optgeom.traces.writing.manifest import Manifest
-from optgeom.traces.writing.opening import open_run
+from optgeom.traces.writing.opening import Opened, open_run
+from optgeom.traces.writing.room import NO_ROOM
 from optgeom.traces.writing.rows import CellRow, Row, RowMaker, floats, list_bytes, matrix_bytes
-from optgeom.traces.writing.tables import Tables
+from optgeom.traces.writing.tables import Entry, Tables
 
-_LOG = logging.getLogger(__name__)
 _ROW_BYTES = 512
 _ORDERS = ("end_step", "amend")
-_NO_ROOM = (
-    "more would wait for the object store than a tenth of what was free on this machine at the "
-    "start; all else goes on"
-)
 
 
 class TraceWriter:
@@ -87,6 +83,16 @@ class TraceWriter:
         opened = open_run(
             out, info, rank=rank, start_step=start_step, attempt=attempt, every=flush_every
         )
+        with opened.undo as undo:
+            self._begin(opened, info, rank)
+            self._flush_every, self._close_within = flush_every, close_within
+            self._queue_bytes, self._wait, self._prepare = queue_bytes, wait, prepare
+            self._thread = threading.Thread(target=self._work, name="optgeom-writer", daemon=True)
+            self._thread.start()
+            undo.pop_all()
+        atexit.register(self.close)
+
+    def _begin(self, opened: Opened, info: RunInfo, rank: int) -> None:
         self.path, self.place, self.attempt = opened.folder, opened.place, opened.attempt
         self.rank = rank
         self._lock, self._mirror = opened.lock, opened.mirror
@@ -101,31 +107,18 @@ class TraceWriter:
         self._rows = RowMaker(self.info.run, self.attempt, rank, columns, self._losses.drop)
         self._rows.shapes.update({layer.name: layer.shape for layer in info.layers})
         self._tables = Tables(
-            self.path,
-            declared,
-            attempt=self.attempt,
-            rank=rank,
-            rows=self._rows,
-            losses=self._losses,
+            self.path, declared, self.attempt, rank, rows=self._rows, losses=self._losses
         )
-        self._flush_every = flush_every
-        self._queue_bytes = queue_bytes
-        self._wait = wait
-        self._prepare = prepare
-        self._close_within = close_within
         self.raw_bytes = 0
         self.seconds = 0.0
         self._error: BaseException | None = None
-        self._queue: deque[tuple[str, Any, int]] = deque()
-        self._taken: deque[tuple[str, Any, int]] = deque()
+        self._queue: deque[Entry] = deque()
+        self._taken: deque[Entry] = deque()
         self._queued = 0
         self._changed = threading.Condition()
-        self._asked = self._answered = 0
+        self._asked = self._answered = self._told_lost = 0
         self._urgent = self._closing = self._ended = False
         self._process = os.getpid()
-        self._thread = threading.Thread(target=self._work, name="optgeom-writer", daemon=True)
-        self._thread.start()
-        atexit.register(self.close)
 
     @property
     def info(self) -> RunInfo:
@@ -147,7 +140,7 @@ class TraceWriter:
         """Bytes of the trace's files: all of a local one; of an object store, this writer's."""
         if self._mirror is not None:
             return self._mirror.size
-        return sum(one.stat().st_size for one in self.path.rglob("*") if one.is_file())
+        return sum(size for _, size in file_sizes(self.path))
 
     @property
     def behind(self) -> int:
@@ -223,6 +216,8 @@ class TraceWriter:
             col_start: the block's first column.
             cols: how many, where `values` does not say; defaults to the layer's.
         """
+        if self._forked:
+            return self._losses.add("updates", 1)
         shape: tuple[int, ...] = tuple(getattr(values, "shape", ()))
         if len(shape) == 2:
             rows, cols = int(shape[0]), int(shape[1])
@@ -233,7 +228,7 @@ class TraceWriter:
             self._losses.drop("updates", str(error))
             return
         if self._mirror is not None and not self._mirror.room.takes(key.step, view.nbytes):
-            self._losses.drop("updates", _NO_ROOM)
+            self._losses.drop("updates", NO_ROOM)
             return
         self._put("updates", row | {"dtype": dtype, "values": view}, view.nbytes + _ROW_BYTES)
 
@@ -251,19 +246,25 @@ class TraceWriter:
             self._rows.shapes[layer.name] = layer.shape
         self._put("amend", changes, 64)
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         """Wait until everything recorded so far is in files (raw matrices: after end_step).
 
         They are local ones; an object store has them after the next turn of another thread, which
         `catch_up` waits for.
+
+        Returns:
+            Whether it is: False where the writer has failed, or has left out anything since the
+            flush before (see `dropped`); and in a forked child, which records nothing.
         """
         if self._forked:
-            return
+            return False
         with self._changed:
             self._asked += 1
             ticket = self._asked
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._answered >= ticket or self._ended)
+            before, self._told_lost = self._told_lost, self._losses.total
+            return self.failure is None and self._told_lost == before
 
     def catch_up(self, seconds: float = 60.0) -> bool:
         """Wait until the object store has what was flushed; False if it has not in time."""
@@ -284,6 +285,8 @@ class TraceWriter:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
+        if not self._manifest.has_ended:
+            self._try(self._mark_ended)  # there may be room by now
         if self._mirror is not None:
             self._mirror.close(self._close_within)
         atexit.unregister(self.close)
@@ -313,6 +316,10 @@ class TraceWriter:
         self._put(table, row, _ROW_BYTES + 64 * len(row) + list_bytes(row))
 
     def _put(self, what: str, item: Any, size: int, rows: int = 1) -> None:
+        if self._forked:
+            # another thread may have held any lock at the fork
+            self._losses.add("metrics" if what == "cells" else what, rows * (what not in _ORDERS))
+            return
         with self._changed:
             while self._wait and self._full(size) and not self._refusing:
                 self._urge()
@@ -322,7 +329,7 @@ class TraceWriter:
             elif self._full(size):
                 reason = "the queue is full"
             else:
-                self._queue.append((what, item, size))
+                self._queue.append(Entry(what, item, size, rows))
                 self._queued += size
                 self.raw_bytes += size if what == "updates" else 0
                 if what == "updates" or self._queued > self._queue_bytes // 4:
@@ -339,24 +346,26 @@ class TraceWriter:
 
     @property
     def _refusing(self) -> bool:
-        return self.failure is not None or self._closing or self._forked
+        return self.failure is not None or self._closing
 
     def _full(self, size: int) -> bool:
         # an item larger than the whole queue may pass when nothing waits
         return self._queued > 0 and self._queued + size > self._queue_bytes
 
     def _work(self) -> None:
-        self._try(self._write_all)
-        if self.failure is not None:
-            self._salvage()
-        if not self._try(self._mark_ended):
-            # the second time it says what failed the first time
-            self._try(self._mark_ended)
-        if self._lock is not None:
-            self._lock.release()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        try:
+            self._try(self._write_all)
+            if self.failure is not None:
+                self._salvage()
+            if not self._try(self._mark_ended):
+                # the second time it says what failed the first time
+                self._try(self._mark_ended)
+            if self._lock is not None:
+                self._try(self._lock.release)
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def _try(self, work: Callable[[], None]) -> bool:
         try:
@@ -390,12 +399,12 @@ class TraceWriter:
                 self._urgent = False
                 asked, closing = self._asked, self._closing
             while self._taken:
-                what, item, size = self._taken.popleft()
-                self._take(what, item)
+                entry = self._taken.popleft()
+                self._take(entry)
+                self._manifest.beat()
                 with self._changed:
-                    self._queued -= size
-                    if self._wait:
-                        self._changed.notify_all()
+                    self._queued -= entry.size
+                    self._changed.notify_all()
             done = closing or asked > self._answered or time.monotonic() >= deadline
         self._tables.flush()
         self._manifest.beat()
@@ -405,14 +414,14 @@ class TraceWriter:
             self._changed.notify_all()
             return not (closing and not self._queue)
 
-    def _take(self, what: str, item: Any) -> None:
-        if what == "amend":
-            self._manifest.amend(item)
+    def _take(self, entry: Entry) -> None:
+        if entry.what == "amend":
+            self._manifest.amend(entry.item)
             self._manifest.save()
             return
-        self._tables.take(what, item)
-        if what == "end_step" and self._mirror is not None:
-            self._mirror.step_ended(item)
+        self._tables.take(entry)
+        if entry.what == "end_step" and self._mirror is not None:
+            self._mirror.step_ended(entry.item)
 
     def _mark_ended(self) -> None:
         self._manifest.end(self.failure or self._error)
@@ -424,20 +433,16 @@ class TraceWriter:
             self._queue.clear()
             self._changed.notify_all()
         if first:
-            _LOG.error(
-                "%s: writing the trace failed, the run goes on without: %r", self._shown, error
-            )
+            self._losses.say_failure(error, None if self._mirror is None else self.path)
 
     def _salvage(self) -> None:
-        """Try the small tables once more, for what is left of a disk may hold them; count losses.
-
-        Raw matrices go first: the file that was being written takes the room that rows need. Then
-        run.json says what failed, which needs less than the rows do.
-        """
+        """Try the small tables once more: what is left of a disk may hold them; count losses."""
+        # raw matrices go first: the file that was being written takes the room that rows need;
+        # then run.json says what failed, which needs less than the rows do
         self._try(self._tables.give_up_raw)
         self._try(self._mark_ended)
-        for what, item, _ in self._taken:
-            if what == "amend":
-                self._try(partial(self._manifest.amend, item))
-        self._tables.salvage([(what, item) for what, item, _ in self._taken], self._try)
+        for entry in self._taken:
+            if entry.what == "amend":
+                self._try(partial(self._manifest.amend, entry.item))
+        self._tables.salvage(list(self._taken), self._try)
         self._taken.clear()

@@ -20,7 +20,7 @@ from pathlib import Path
 from optgeom.geometry.counterfactual.rule import Rule
 from optgeom.traces.errors import DamagedTrace, TraceError, TraceExists
 from optgeom.traces.files.listing import DERIVED
-from optgeom.traces.files.lock import COMPACT_LOCK, LOCK_FILE
+from optgeom.traces.files.lock import is_lock
 from optgeom.traces.info import RUN_COPY, RUN_FILE
 from optgeom.traces.names import TEMPORARY, is_stream, parse_name
 from optgeom.traces.schema import TABLES
@@ -223,12 +223,12 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 
 _FOLDERS = (*TABLES, DERIVED)
-_FILES = (RUN_FILE, RUN_COPY, LOCK_FILE, COMPACT_LOCK)
+_FILES = (RUN_FILE, RUN_COPY)
 
 
 def _is_of_a_trace(path: Path) -> bool:
     if path.name.startswith(TEMPORARY):
         return True
     if len(path.parts) == 1:
-        return path.name in _FILES
+        return path.name in _FILES or is_lock(path.name)
     return path.parts[0] in _FOLDERS and (parse_name(path.name) is not None or is_stream(path.name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -54,22 +54,49 @@ def counted(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def trace_table(opened: optgeom.Trace) -> Table:
+def trace_facts(opened: optgeom.Trace) -> dict[str, str]:
+    """What one trace holds, in words."""
+    from optgeom.traces.files.listing import set_aside
+
+    about, steps = opened.info, opened.steps(stage=None, table=None)
+    aside = set_aside(opened.place)
+    facts = {
+        "run": about.run,
+        "created": about.created,
+        "optimizers": ", ".join(one.type for one in about.optimizers),
+        "layers": str(len(opened.layers)),
+        "stages": ", ".join(opened.stages),
+        "captures": f"{len(steps)} (step {steps[0]} to {steps[-1]})" if len(steps) else "none",
+        "size": size_in_words(opened.size_bytes),
+        "state": _state(opened),
+    }
+    if aside:
+        facts["set aside"] = f"{aside} file{'s' if aside > 1 else ''}, in damaged/ (README.txt)"
+    # a trace may be anyone's
+    return {name: printable(value) for name, value in facts.items()}
+
+
+def trace_table(facts: Mapping[str, str]) -> Table:
     """What one trace holds, as a table of two columns."""
-    about, steps = opened.info, opened.steps()
     table = Table(box=None, show_header=False)
-    for name, value in (
-        ("run", about.run),
-        ("created", about.created),
-        ("optimizers", ", ".join(one.type for one in about.optimizers)),
-        ("layers", str(len(opened.layers))),
-        ("stages", ", ".join(opened.stages)),
-        ("captures", f"{len(steps)} (step {steps[0]} to {steps[-1]})" if len(steps) else "none"),
-        ("size", size_in_words(opened.size_bytes)),
-        ("state", _state(opened)),
-    ):
-        # a Text, for names hold brackets; and a trace may be anyone's
-        table.add_row(name, Text(printable(value)))
+    for name, value in facts.items():
+        table.add_row(name, Text(value))  # a Text, for names hold brackets
+    return table
+
+
+def traces_table(runs: Mapping[str, Mapping[str, str]]) -> Table:
+    """What each of some traces holds, a row each.
+
+    Args:
+        runs: the facts of each, by what it is called.
+    """
+    names = ["layers", "captures", "size", "state"]
+    names += ["set aside"] if any("set aside" in facts for facts in runs.values()) else []
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("run", *names):
+        table.add_column(name, overflow="fold")
+    for run, facts in runs.items():
+        table.add_row(Text(printable(run)), *(Text(facts.get(name, "")) for name in names))
     return table
 
 

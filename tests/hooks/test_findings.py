@@ -16,6 +16,7 @@ import optgeom
 from optgeom.geometry import Finding
 from optgeom.hooks import findings
 from optgeom.hooks.errors import WatchError
+from optgeom.traces.errors import TraceError
 from optgeom.traces.files.place import find
 from tests.ranks import assert_ended_well, run_ranks
 
@@ -189,3 +190,17 @@ def test_two_ranks_are_told_at_the_same_step(tmp_path: Path) -> None:
     said = [json.loads(out.splitlines()[-1]) for _, out in ended]
     assert said[0]["during"] == said[1]["during"]
     assert "not_orthogonal" in [rule for _, rule in said[0]["during"]]
+
+
+def test_a_store_that_does_not_answer_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: Any) -> Any:
+        raise TraceError("s3://bucket/run does not answer")
+
+    looked = findings.Findings(find("s3://bucket/run?region=x"), print, reads=True, start_step=0)
+    monkeypatch.setattr(findings, "Trace", away)
+    for _ in range(2):
+        assert looked.last() == ()
+    (said,) = caplog.messages
+    assert said.endswith("and are tried again: s3://bucket/run does not answer")

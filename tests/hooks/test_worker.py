@@ -122,3 +122,27 @@ def test_the_setting_decides_for_the_run(
     assert measured + dropped == 12
     assert (dropped == 0) == waits
     assert recorder.failure is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_thread_that_has_died() -> None:
+    worker, go, done = blocked(wait=True)
+
+    def die() -> None:
+        raise SystemExit
+
+    assert worker.submit(die, 3)
+    assert worker.submit(lambda: done.append(0), 3)
+    waiting = [
+        threading.Thread(target=worker.drain, daemon=True),
+        threading.Thread(target=worker.submit, args=(lambda: done.append(1), 9), daemon=True),
+    ]
+    for one in waiting:
+        one.start()
+    go.set()
+    for one in waiting:
+        one.join(20)
+        assert not one.is_alive()
+    assert not worker.submit(lambda: done.append(2), 1)
+    worker.close()
+    assert done == []

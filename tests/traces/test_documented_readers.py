@@ -21,8 +21,8 @@ SECTION = DOCUMENT.read_text(encoding="utf-8").partition("## Reading without opt
 PYTHON = re.findall(r"```python\n(.*?)```", SECTION.partition("\n## ")[0], re.DOTALL)
 (SQL,) = re.findall(r"```sql\n(.*?)```", SECTION.partition("\n## ")[0], re.DOTALL)
 TWICE, NORMS_ALONE = 3, 7
-"""A step that was written twice, which no example minds, and one of which the newest attempt has
-norms alone, which the short examples do not see."""
+"""A step that was written twice, and one of which the newest attempt has
+norms alone; the short examples mind neither."""
 
 
 @pytest.fixture
@@ -41,12 +41,14 @@ def run(code: str) -> dict[str, Any]:
     return names
 
 
-def expected(trace: Trace, *, sealed: bool) -> list[tuple[Any, ...]]:
+def expected(
+    trace: Trace, *, sealed: bool, odd: tuple[int, ...] = (TWICE,)
+) -> list[tuple[Any, ...]]:
     """What the newest attempts have of two columns; of step 13 on, the third is in streams."""
     columns = ["step", "layer", "stage", "attempt", "neuron_norm_cv", "count", "flag"]
     rows = trace.metrics().select(columns).to_pylist()
     there = [row for row in rows if not sealed or row["step"] < 16]
-    odd = (TWICE, NORMS_ALONE) if sealed else (TWICE,)
+    odd = (*odd, NORMS_ALONE) if sealed else odd
     return sorted(tuple(map(plain, row.values())) for row in there if row["step"] not in odd)
 
 
@@ -83,7 +85,7 @@ def test_duckdb(trace: Trace) -> None:
 def test_all_of_it(trace: Trace) -> None:
     names = run(PYTHON[2])
     metrics: pa.Table = names["metrics"]
-    assert shown(metrics.to_pylist(), TWICE) == expected(trace, sealed=False)
+    assert shown(metrics.to_pylist()) == expected(trace, sealed=False, odd=())
     matrix = trace.matrix(12, "blocks.0.up.weight")
     assert np.array_equal(names["matrix"], matrix)
     assert len(PYTHON) == 3
@@ -98,3 +100,30 @@ def test_a_changed_byte_stops_it(trace: Trace) -> None:
         with pytest.raises(AssertionError, match=path.name):
             run(PYTHON[2])
         path.write_bytes(whole)
+
+
+def test_a_stream_without_its_checksums_is_named(trace: Trace) -> None:
+    sums = next(Path("runs/a/metrics").glob(".wal-*.sums"))
+    sums.unlink()
+    with pytest.raises(AssertionError, match=rf"{sums.name} is missing"):
+        run(PYTHON[2])
+
+
+def test_what_is_sealed_meanwhile_is_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is listed; before its first stream is read, the writers seal it."""
+    monkeypatch.chdir(tmp_path)
+    writers = [*write_everything(tmp_path / "runs/a", analysed=False)]
+    names = run(PYTHON[2])
+    read, count = names["read_stream"], len(names["read_rows"]("metrics"))
+
+    def late(path: Path, columns: Any) -> pa.Table:
+        while writers:
+            writers.pop().close()
+        return read(path, columns)
+
+    names["read_stream"] = late
+    assert len(names["read_rows"]("metrics")) == count
+    assert not writers
+    assert not list(Path("runs/a/metrics").glob(".wal-*"))

@@ -150,5 +150,5 @@ def test_the_wrong_kind_names_the_way_out(runs: Path, tmp_path: Path) -> None:
     deeper.mkdir()
     for name in "ab":
         (deeper.parent / name).rename(deeper / name)
-    with pytest.raises(NotATrace, match=f"holds no traces, {deeper} does: use open_traces"):
+    with pytest.raises(NotATrace, match="holds no traces, its folder 'deeper' does: pass that"):
         open_traces(deeper.parent)

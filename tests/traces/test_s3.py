@@ -99,7 +99,7 @@ class TestReading:
     def test_the_wrong_kind_names_the_way_out(
         self, objects: Objects, stored: Trace, at: str
     ) -> None:
-        with pytest.raises(NotATrace, match=r"is one trace: use open_trace\('s3://\*\*\*@bucket"):
+        with pytest.raises(NotATrace, match=r"^s3://\*\*\*@bucket.* is one trace: use open_trace$"):
             open_traces(stored.uri)
         with pytest.raises(NotATrace, match=r"is a folder of traces \(a\)"):
             open_trace(objects.uri(at))

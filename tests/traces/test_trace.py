@@ -359,7 +359,7 @@ class TestOpen:
             open_trace(tmp_path)
 
     def test_several(self, trace_path: Path) -> None:
-        with pytest.raises(NotATrace, match=r"folder of traces \(a\): use open_traces"):
+        with pytest.raises(NotATrace, match=r"folder of traces \(a\): open one of them, or all"):
             open_trace(trace_path.parent)
 
     def test_unknown_scheme(self) -> None:

@@ -18,7 +18,9 @@ from optgeom.traces.names import parse_name
 _DEEPEST = 4
 
 
-def local_files(root: str, folder: str, *, recursive: bool) -> dict[str, os.stat_result]:
+def local_files(
+    root: str, folder: str, *, recursive: bool, odd: dict[str, str] | None = None
+) -> dict[str, os.stat_result]:
     """The files in a folder of a trace, by path relative to the trace; none where it is not there.
 
     What is neither a file nor a folder is left out, unless it is called like a file of a trace.
@@ -27,6 +29,8 @@ def local_files(root: str, folder: str, *, recursive: bool) -> dict[str, os.stat
         root: the trace's folder, which may itself be a link.
         folder: within it; empty: itself.
         recursive: those in its folders too, but not in folders that are links.
+        odd: gets what is called like a segment or a stream and is no file, by path, and what it is
+            instead ("a folder"); None: that is an error.
 
     Raises:
         DamagedTrace: the folder, or what is in it, is a link that leads out of the trace; there
@@ -35,7 +39,7 @@ def local_files(root: str, folder: str, *, recursive: bool) -> dict[str, os.stat
     """
     found: dict[str, os.stat_result] = {}
     check_links(root, folder)
-    _collect(root, folder, found, _DEEPEST if recursive else 0)
+    _collect(root, folder, found, odd, _DEEPEST if recursive else 0)
     return found
 
 
@@ -46,6 +50,13 @@ def check_file(root: str, path: str) -> None:
         root: the trace's folder.
         path: within it.
     """
+    kind = _other_kind(root, path)
+    if kind:
+        raise DamagedTrace(f"{root}/{path} is no file but {kind}: it is not opened")
+
+
+def _other_kind(root: str, path: str) -> str:
+    """What a path within a trace is that is no file; empty if it is one. Errors: see check_file."""
     check_links(root, path)
     try:
         mode = os.stat(f"{root}/{path}").st_mode
@@ -55,11 +66,16 @@ def check_file(root: str, path: str) -> None:
         if error.errno != errno.ELOOP:
             raise
         mode = stat.S_IFLNK
-    if not stat.S_ISREG(mode):
-        raise DamagedTrace(f"{root}/{path} is no file but {_kind(mode)}: it is not opened")
+    return "" if stat.S_ISREG(mode) else _kind(mode)
 
 
-def _collect(root: str, folder: str, found: dict[str, os.stat_result], deeper: int) -> None:
+def _collect(
+    root: str,
+    folder: str,
+    found: dict[str, os.stat_result],
+    odd: dict[str, str] | None,
+    deeper: int,
+) -> None:
     try:
         entries = os.scandir(f"{root}/{folder}" if folder else root)
     except FileNotFoundError:
@@ -75,11 +91,14 @@ def _collect(root: str, folder: str, found: dict[str, os.stat_result], deeper: i
                 check_links(root, path)
             if not is_link and not is_ours and entry.is_dir():
                 if deeper:
-                    _collect(root, path, found, deeper - 1)
+                    _collect(root, path, found, odd, deeper - 1)
                 continue
             with suppress(FileNotFoundError):  # gone since, or a link to nothing
-                if is_ours:
+                if is_ours and odd is None:
                     check_file(root, path)
+                elif is_ours and odd is not None and (kind := _other_kind(root, path)):
+                    odd[path] = kind
+                    continue
                 if entry.is_file():
                     found[path] = entry.stat()
 

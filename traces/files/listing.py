@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.files.place import Entry, Place
 from optgeom.traces.info import RUN_FILE
-from optgeom.traces.names import TEMPORARY, is_stream
+from optgeom.traces.names import SET_ASIDE, TEMPORARY, is_stream, parse_name
 from optgeom.traces.schema import TABLES
 
 DERIVED = "derived"
+ABOUT_SET_ASIDE = "README.txt"
 TRIES = 8
 _SETTLED_NS = 2_000_000_000
 _LIST_AGAIN_SECONDS = 30.0
@@ -103,13 +106,60 @@ class Listing:
         return entries
 
 
-def trace_entries(place: Place) -> dict[str, Entry]:
-    """The files of a trace by relative path; other people's files beside it are not looked at."""
+def file_sizes(folder: str | os.PathLike[str]) -> Iterator[tuple[str, int]]:
+    """Name and bytes of each file below a local folder, hidden ones too.
+
+    It measures what others change meanwhile: what goes while it looks, or cannot be looked at, is
+    left out.
+    """
+    for base, _, files in os.walk(folder):
+        for file in files:
+            try:
+                found = os.lstat(os.path.join(base, file))
+            except OSError:
+                continue
+            if stat.S_ISREG(found.st_mode):
+                yield file, found.st_size
+
+
+def trace_entries(place: Place, odd: dict[str, str] | None = None) -> dict[str, Entry]:
+    """The files of a trace by relative path; other people's files beside it are not looked at.
+
+    Args:
+        place: the trace's folder.
+        odd: gets what is called like a file of a trace and is none, and what it is instead; None:
+            that is an error.
+
+    Raises:
+        DamagedTrace: see inside.local_files.
+        TraceError: an object store does not answer.
+    """
     entries = {
         path: entry
         for path, entry in place.entries(recursive=False).items()
         if path == RUN_FILE or path.startswith(TEMPORARY)
     }
     for folder in (*TABLES, DERIVED):
-        entries |= place.entries(folder)
+        entries |= place.entries(folder, odd=odd)
     return entries
+
+
+def has_records(place: Place) -> bool:
+    """Whether there are files called like those of a table: a run's, also without its run.json."""
+    for table in TABLES:
+        try:
+            files = place.entries(table, recursive=False)
+        except DamagedTrace:
+            continue  # a link out, or no folder: nothing says that it is a run's
+        if any(parse_name(file.rpartition("/")[2]) is not None for file in files):
+            return True
+    return False
+
+
+def set_aside(place: Place) -> int:
+    """How many files a repair has moved out of readers' way; what they are is not looked at."""
+    if place.is_local:
+        found = [name for _, _, files in os.walk(f"{place.root}/{SET_ASIDE}") for name in files]
+    else:
+        found = [file.rpartition("/")[2] for file in place.entries(SET_ASIDE)]
+    return sum(name != ABOUT_SET_ASIDE for name in found)

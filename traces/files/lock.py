@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import platform
+import re
 import time
 import weakref
 from contextlib import suppress
@@ -18,7 +19,9 @@ from pathlib import Path
 
 LOCK_FILE = ".lock"
 COMPACT_LOCK = ".compact.lock"
+_WRITERS = re.compile(r"\.lock(-r[0-9]{5,18})?")
 _TRIES = 3
+_ROUNDS = 20
 _TRY_SECONDS = 0.02
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -41,13 +44,14 @@ class Lock:
 
         Args:
             folder: the run's.
-            file: LOCK_FILE for who writes the run, COMPACT_LOCK for who replaces its files.
+            file: `lock_file` of the rank that writes the run, COMPACT_LOCK for who replaces its
+                files.
 
         Raises:
             OSError: the file cannot be made.
         """
         path = folder / file
-        while True:
+        for left in reversed(range(_ROUNDS)):
             try:
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 mine = True
@@ -58,7 +62,8 @@ class Lock:
                 if not _take(handle):
                     os.close(handle)
                     return None
-                if _is_at(path, handle):
+                # file systems that number a file anew each time are believed at last
+                if _is_at(path, handle) or not left:
                     before = os.pread(handle, 200, 0).decode(errors="replace").strip()
                     if mine:
                         os.ftruncate(handle, 0)
@@ -68,6 +73,7 @@ class Lock:
                 os.close(handle)
                 raise
             os.close(handle)  # its holder had removed it between our opening and locking
+        return None
 
     def release(self) -> None:
         """Let go; any number of times. Where the file cannot be removed it stays, and is free."""
@@ -92,6 +98,39 @@ class Lock:
         return self.before.partition(" ")[2] == platform.node()
 
 
+def lock_file(rank: int) -> str:
+    """The lock that a rank of a run holds for as long as it lives.
+
+    >>> lock_file(0), lock_file(12)
+    ('.lock', '.lock-r00012')
+    """
+    return f"{LOCK_FILE}-r{rank:05d}" if rank else LOCK_FILE
+
+
+def is_lock(file: str) -> bool:
+    """Whether a name is that of a lock in a run's folder.
+
+    >>> is_lock(".lock"), is_lock(".lock-r00012"), is_lock(".compact.lock"), is_lock("run.json")
+    (True, True, True, False)
+    """
+    return file == COMPACT_LOCK or _WRITERS.fullmatch(file) is not None
+
+
+def living(folder: Path) -> tuple[str, ...]:
+    """Who holds the lock of any rank of a run, for messages; empty where no process does.
+
+    Processes of this machine only, the one that asks included. The locks stay as they are.
+
+    Args:
+        folder: the run's.
+    """
+    try:
+        files = sorted(file for file in os.listdir(folder) if _WRITERS.fullmatch(file))
+    except OSError:
+        return ()
+    return tuple(holder(folder, file) for file in files if is_held(folder, file))
+
+
 def is_held(folder: Path, file: str = LOCK_FILE) -> bool:
     """Whether a process of this machine holds a lock, which stays as it is."""
     try:
@@ -100,6 +139,25 @@ def is_held(folder: Path, file: str = LOCK_FILE) -> bool:
         return False
     try:
         return not _try(handle, fcntl.LOCK_SH)
+    finally:
+        os.close(handle)
+
+
+def has_died(folder: Path, file: str = LOCK_FILE) -> bool:
+    """Whether a process of this machine has left a lock behind, which stays as it is.
+
+    False where it lives, went as it should, was on another machine, or there are no locks.
+    """
+    try:
+        handle = os.open(folder / file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        said = os.pread(handle, 200, 0).decode(errors="replace").strip()
+        return said.partition(" ")[2] == platform.node()
+    except OSError:
+        return False
     finally:
         os.close(handle)
 

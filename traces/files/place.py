@@ -29,8 +29,13 @@ _IN_PARTS = 8 << 20
 _WHOLE_AT_CLOSE = frozenset({"s3", "gcs"})
 _BUCKETS = frozenset({"s3", "gcs", "abfs"})
 _GONE = ("NO_SUCH_KEY", "RESOURCE_NOT_FOUND")
+_UNANSWERED = ("NETWORK_CONNECTION", "REQUEST_TIMEOUT")
 _CHECK = "check the address, the credentials and the network"
 _COPY = "copy the trace to a local folder and write there"
+
+
+class NoAnswer(TraceError):
+    """Nothing has answered, in all the time that a request may take: another would not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +104,21 @@ class Place:
             below(self.address, path) if self.address else "",
         )
 
-    def entries(self, folder: str = "", *, recursive: bool = True) -> dict[str, Entry]:
+    def entries(
+        self, folder: str = "", *, recursive: bool = True, odd: dict[str, str] | None = None
+    ) -> dict[str, Entry]:
         """The files in a folder of this one, hidden ones too, by path relative to this one.
+
+        Args:
+            folder: within this one; empty: itself.
+            recursive: those in its folders too.
+            odd: see inside.local_files; in an object store there is nothing of that kind.
 
         Raises:
             DamagedTrace: see inside.local_files.
         """
         if self.is_local:
-            found = local_files(self.root, folder, recursive=recursive)
+            found = local_files(self.root, folder, recursive=recursive, odd=odd)
             return {path: Entry(one.st_size, one.st_mtime_ns) for path, one in found.items()}
         return {
             self._relative(one.path): Entry(one.size or 0, one.mtime_ns or 0)
@@ -201,9 +213,7 @@ class Place:
         except (pa.ArrowException, OSError, NotImplementedError) as error:
             if any(one in str(error) for one in _GONE):
                 return
-            raise TraceError(
-                f"{self.of(path)} cannot be removed: {self.reason(error)}: {_CHECK}"
-            ) from None
+            raise self._failure(path, "removed", error) from None
 
     def _appear(self, path: str, data: bytes | pa.Buffer) -> None:
         final = f"{self.root}/{path}"
@@ -232,9 +242,7 @@ class Place:
                 raise
         except (pa.ArrowException, OSError, NotImplementedError) as error:
             way_out = _COPY if isinstance(error, NotImplementedError) else _CHECK
-            raise TraceError(
-                f"{self.of(path)} cannot be written: {self.reason(error)}: {way_out}"
-            ) from None
+            raise self._failure(path, "written", error, way_out) from None
 
     def of(self, path: str) -> str:
         """How a file is called in errors."""
@@ -260,9 +268,11 @@ class Place:
                 raise
             if any(one in str(error) for one in _GONE):
                 raise FileNotFoundError(self.of(path)) from None
-            raise TraceError(
-                f"{self.of(path)} cannot be read: {self.reason(error)}: {_CHECK}"
-            ) from None
+            raise self._failure(path, "read", error) from None
+
+    def _failure(self, path: str, what: str, error: Exception, way_out: str = _CHECK) -> TraceError:
+        kind = NoAnswer if any(one in str(error) for one in _UNANSWERED) else TraceError
+        return kind(f"{self.of(path)} cannot be {what}: {self.reason(error)}: {way_out}")
 
     def _kind(self, path: str, shown: str = "") -> fs.FileType:
         with self.answering(shown):
@@ -327,7 +337,8 @@ def find(path: str | os.PathLike[str]) -> Place:
     """The place of a path or URI.
 
     Raises:
-        NotATrace: the path is empty, or the URI names a file system that pyarrow.fs does not open.
+        NotATrace: the path is empty, or the URI names no bucket, or a file system that pyarrow.fs
+            does not open.
     """
     text = os.fspath(path)
     if not text:
@@ -345,6 +356,8 @@ def find(path: str | os.PathLike[str]) -> Place:
     if said:
         # not from that error, nor in its handler: Arrow quotes what it was given
         raise NotATrace(f"{shown} cannot be opened: {said}")
+    if filesystem.type_name in _BUCKETS and not root.strip("/"):
+        raise NotATrace(f"{shown} names no bucket: pass one, such as s3://bucket/runs/a")
     return Place(shown, _bounded(filesystem), root, text)
 
 

@@ -37,6 +37,8 @@ class Lost:
 
         >>> print(Lost(75, (0, 30), ("h.0.up", "h.1.up"), ("update",)))
         75 rows: steps 0 to 30, layers h.0.up, h.1.up, stage update
+        >>> print(Lost(4, (0, 0), ("a", "b", "c", "d")))
+        4 rows: step 0, layers a, b, c and 1 other
         """
         said = []
         if self.steps is not None:
@@ -45,7 +47,8 @@ class Lost:
         for word, names in (("layer", self.layers), ("stage", self.stages)):
             if names:
                 more = len(names) - _NAMED
-                shown = ", ".join(names[:_NAMED]) + (f" and {more} others" if more > 0 else "")
+                others = f" and {more} other{'s' if more > 1 else ''}" if more > 0 else ""
+                shown = ", ".join(names[:_NAMED]) + others
                 said.append(f"{word if len(names) == 1 else word + 's'} {shown}")
         rows = f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
         return f"{rows}: {', '.join(said)}" if said else rows

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from optgeom.traces.files.durable import fsync_folder
 from optgeom.traces.format.footer import INDEX, SUMS, footer_digest, read_footer
 from optgeom.traces.format.layout import is_large, row_groups
 from optgeom.traces.format.output import SummedFile, named_by_number
@@ -119,15 +119,6 @@ class SegmentWriter:
         self._file.close()
         with suppress(pa.ArrowException, OSError, ValueError):
             self._writer.close()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename in the folder outlive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _codecs(schema: pa.Schema, lists: list[str]) -> str | dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ class WriteAhead:
         folder: the table's folder, which exists.
         name: attempt, rank and sequence.
         schema: the stream's schema, strings stored as strings.
+
+    Raises:
+        FileExistsError: there is such a stream, whoever's it is: it is left as it is.
+        OSError: it cannot be written; nothing is left.
     """
 
     def __init__(self, folder: Path, name: PartName, schema: pa.Schema):
@@ -51,6 +56,11 @@ class WriteAhead:
         except BaseException:
             self.remove()
             raise
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether somebody has removed the files: what was appended survives no death then."""
+        return not all(path.exists() for path in self._paths)
 
     def append(self, batch: pa.RecordBatch) -> int:
         """Append a batch; it survives the death of this process from here on. Returns bytes.
@@ -149,6 +159,42 @@ def read_stream(
     batches = parse_batches(body if start == 0 else [schema, body], name)
     read = LINE * sum(stop <= end for stop, _ in lines)
     return batches, StreamPosition(schema, end, read, zlib.crc32(sums[:read]))
+
+
+def uncounted(data: bytes, end: int) -> int:
+    """How many whole batches of a stream lie behind the last message that has its checksums.
+
+    A power cut may have taken their lines. One at the very end, which death may leave, is not told.
+    While a stream is written, its checksums must be read after it: they may be behind by one.
+
+    Args:
+        data: the whole stream.
+        end: of the last message that counts.
+    """
+    count = stop = 0
+    rest = memoryview(data)[end:]
+    with suppress(DamagedTrace):
+        for one in messages(rest, ""):
+            count, stop = count + (one.kind == BATCH), one.end
+    # one alone is what a writer leaves that dies between a batch and its line: nobody was told
+    # that it is kept
+    return 0 if count == 1 and stop == len(rest) else count
+
+
+def refuse_uncounted(data: bytes, end: int, name: str) -> None:
+    """Raise DamagedTrace where uncounted batches lie behind what counts.
+
+    Args:
+        data: the whole stream.
+        end: of the last message that counts.
+        name: how to call the stream in errors.
+    """
+    count = uncounted(data, end)
+    if count:
+        raise DamagedTrace(
+            f"the checksums beside {name} are damaged: those of batches behind the last "
+            f"line are missing ({count:,} of them whole)"
+        )
 
 
 def _refuse_whole(rest: memoryview[Any], crc: int, name: str) -> None:
@@ -250,7 +296,7 @@ def whole_lines(sums: bytes) -> tuple[bytes, int]:
 
 
 def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
 
 
 def _write(handle: int, data: memoryview, offset: int) -> None:

@@ -15,7 +15,14 @@ from optgeom.traces.format.checked import Segment
 from optgeom.traces.format.footer import Footer
 from optgeom.traces.format.lost import Lost, lost_with
 from optgeom.traces.format.messages import messages
-from optgeom.traces.format.wal import LINE, check_message, parse_batches, parse_line, read_stream
+from optgeom.traces.format.wal import (
+    LINE,
+    check_message,
+    parse_batches,
+    parse_line,
+    read_stream,
+    refuse_uncounted,
+)
 from optgeom.traces.names import PartName
 
 
@@ -29,8 +36,10 @@ class Checked:
         lost: the rows that could not be read, where that is known.
         footer: of a segment, where it is whole.
         groups: of a segment, the row groups that are whole.
-        batches: of a damaged stream, those that are whole.
+        batches: of a stream, those that are whole.
         breaks: of a damaged stream, how many messages are not whole.
+        unchecked: of a damaged stream, the last rows of `batches` that have no checksums; they are
+            not among `rows`.
     """
 
     rows: int
@@ -40,6 +49,7 @@ class Checked:
     groups: tuple[int, ...] = ()
     batches: tuple[pa.RecordBatch, ...] = field(default=(), repr=False)
     breaks: int = 0
+    unchecked: int = 0
 
 
 def check_part(place: Place, path: str, name: PartName, schema: pa.Schema | None) -> Checked:
@@ -120,27 +130,31 @@ def _stream(place: Place, path: str, name: PartName, schema: pa.Schema | None) -
     sums_at = f"{path.rpartition('/')[0]}/{name.sums}"
     try:
         data = place.read(path)
-        if not place.has(sums_at):
-            return Checked(0, f"{shown} is damaged: the .sums file beside it is missing")
-        sums = place.read(sums_at)
+        # after the stream, which may grow meanwhile
+        sums = place.read(sums_at) if place.has(sums_at) else None
     except DamagedTrace as error:
         return Checked(0, str(error))
     try:
-        batches, _ = read_stream(data, sums, shown)
+        if sums is None:
+            raise DamagedTrace(f"{shown} is damaged: the .sums file beside it is missing")
+        batches, position = read_stream(data, sums, shown)
+        refuse_uncounted(data, position.offset, shown)
     except DamagedTrace as error:
-        whole, breaks = salvage(data, sums, shown, schema)
-        rows = sum(batch.num_rows for batch in whole)
-        return Checked(rows, str(error), batches=tuple(whole), breaks=breaks)
-    return Checked(sum(batch.num_rows for batch in batches))
+        whole, breaks, unchecked = salvage(data, sums or b"", shown, schema)
+        rows = sum(batch.num_rows for batch in whole) - unchecked
+        found = tuple(whole)
+        return Checked(rows, str(error), batches=found, breaks=breaks, unchecked=unchecked)
+    return Checked(sum(batch.num_rows for batch in batches), batches=tuple(batches))
 
 
 def salvage(
     data: bytes, sums: bytes, name: str, schema: pa.Schema | None
-) -> tuple[list[pa.RecordBatch], int]:
-    """The batches of a damaged stream that their own checksums confirm.
+) -> tuple[list[pa.RecordBatch], int, int]:
+    """The batches of a damaged stream: those that checksums confirm, and those that have none.
 
     Where a line of checksums is damaged, its message is given up, and the next one begins where
-    that says itself that it ends.
+    that says itself that it ends. Messages behind the last line are taken as far as Arrow reads
+    them, and finds nothing in them that cannot be.
 
     Args:
         data: the whole stream.
@@ -149,7 +163,8 @@ def salvage(
         schema: to read the batches with, if the stream's own is damaged.
 
     Returns:
-        The batches, and how many messages are not whole.
+        The batches, how many messages are not whole, and how many of the last rows have no
+        checksums.
     """
     view, at, breaks = memoryview(data), 0, 0
     head = None if schema is None else schema.serialize().to_pybytes()
@@ -165,7 +180,7 @@ def salvage(
             # cut off, unless it is the line that changed and not the message
             stop = _end(view, at)
             if stop == at or zlib.crc32(view[at:stop]) != crc:
-                break
+                return found, breaks, 0
             breaks += 1
         message = view[at:stop]
         at = stop
@@ -182,7 +197,34 @@ def salvage(
                 found += parse_batches([head, message], name)
         except DamagedTrace:
             breaks += 1
-    return found, breaks
+    rest = _without_lines(view, at, head, name)
+    return [*found, *rest], breaks, sum(batch.num_rows for batch in rest)
+
+
+def _without_lines(
+    data: memoryview[Any], at: int, head: bytes | None, name: str
+) -> list[pa.RecordBatch]:
+    """The batches from a byte on, up to the first one that is not whole.
+
+    Args:
+        data: the whole stream.
+        at: where the first message begins that has no line of checksums.
+        head: the schema; None: the stream's own, if it is there.
+        name: how to call the stream in errors.
+    """
+    found: list[pa.RecordBatch] = []
+    while (end := _end(data, at)) > at:
+        message, first = data[at:end], at == 0
+        try:
+            check_message(message, name, first=first)
+            if first:
+                head = head or bytes(message)
+            elif head is not None:
+                found += parse_batches([head, message], name)
+        except DamagedTrace:
+            break
+        at = end
+    return found
 
 
 def _end(data: memoryview[Any], at: int) -> int:

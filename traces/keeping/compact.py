@@ -18,16 +18,17 @@ import pyarrow as pa
 
 from optgeom.traces.columns import one_chunk
 from optgeom.traces.errors import DamagedTrace, TraceError
+from optgeom.traces.files.life import Life
 from optgeom.traces.files.place import Entry, Place
-from optgeom.traces.format.wal import read_stream
+from optgeom.traces.format.wal import read_stream, refuse_uncounted
 from optgeom.traces.info import RUN_FILE, RunInfo
 from optgeom.traces.keeping.compact_files import aside, locked, read_back, remove, sealing, settle
 from optgeom.traces.keeping.compact_merge import DamagedInput, Input, merge
 from optgeom.traces.keeping.compact_plan import LIMITS, Candidate, plan
-from optgeom.traces.keeping.compact_survey import Life, Merge, Survey, candidate, files_of, survey
+from optgeom.traces.keeping.compact_survey import Merge, Survey, candidate, files_of, survey
 from optgeom.traces.keeping.compacted import Compacted, Left, Merged
 from optgeom.traces.names import PartName, parse_name
-from optgeom.traces.schema import MERGED_SINCE, SCHEMA_VERSION, TEXT
+from optgeom.traces.schema import MERGED_SINCE, SCHEMA_VERSION, sealed
 from optgeom.traces.trace import open_trace
 from optgeom.traces.writing.attempts import update_run
 from optgeom.traces.writing.runfile import read_run
@@ -174,9 +175,10 @@ class _Work:
         sums = f"{table}/{name.sums}"
         self._count(1)
         try:
-            batches, _ = read_stream(
-                self._place.read(path), self._place.read(sums), self._place.of(path)
-            )
+            # the checksums after what they are of, which may still grow in an object store
+            data, lines = self._place.read(path), self._place.read(sums)
+            batches, position = read_stream(data, lines, self._place.of(path))
+            refuse_uncounted(data, position.offset, self._place.of(path))
         except FileNotFoundError:
             why = f"{self._place.of(path)} or {name.sums} is missing"
             self.left.append(Left(path, why, True))
@@ -187,11 +189,11 @@ class _Work:
         made = None
         if batches:
             rows = pa.Table.from_batches(batches)
-            schema = _as_sealed(rows.schema)
+            schema = sealed(rows.schema)
             with sealing(folder, name, schema) as writer:
                 writer.write_sorted(one_chunk(rows.cast(schema)))
-                sealed = writer.seal()
-            made = settle(self._place, table, sealed, rows.num_rows, self._changed([path, sums]))
+                segment = writer.seal()
+            made = settle(self._place, table, segment, rows.num_rows, self._changed([path, sums]))
         self._remove(path)
         self._remove(sums)
         self.sealed.append(path)
@@ -245,7 +247,7 @@ class _Work:
             os.utime(self._place.local() / RUN_FILE, ns=(changed, changed))
 
     def _refuse_old_writer(self) -> None:
-        why = Life(self._place, self._info, self._found.entries).writes(None)
+        why = Life(self._place, self._info, self._found.entries).anyone()
         if self._info.schema < MERGED_SINCE and why:
             raise TraceError(
                 f"{self._place.shown} is of schema {self._info.schema}, and an older optgeom that "
@@ -274,11 +276,3 @@ def _read(place: Place) -> RunInfo:
 def _would_merge(one: Merge) -> Merged:
     rows, size = sum(each.rows for each in one.parts), sum(each.size for each in one.parts)
     return Merged(one.table, f"{one.table}/{one.name.stem}", len(one.parts), rows, size)
-
-
-def _as_sealed(schema: pa.Schema) -> pa.Schema:
-    """The schema of the segment that a stream becomes: strings are dictionary-encoded there."""
-    fields = [
-        pa.field(one.name, TEXT if pa.types.is_string(one.type) else one.type) for one in schema
-    ]
-    return pa.schema(fields)

@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pyarrow as pa
 
 from optgeom.traces.errors import DamagedTrace, TraceError
+from optgeom.traces.files.durable import fsync_folder
 from optgeom.traces.files.lock import COMPACT_LOCK, Lock, holder
 from optgeom.traces.files.place import Place, find
 from optgeom.traces.format.checked import Segment
-from optgeom.traces.format.segment import SegmentWriter, fsync_folder
+from optgeom.traces.format.segment import SegmentWriter
 from optgeom.traces.names import TEMPORARY, PartName
 
 _ASIDE = f"{TEMPORARY}compact-"

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from optgeom.traces.errors import DamagedTrace
+from optgeom.traces.files.life import Life
 from optgeom.traces.files.listing import trace_entries
-from optgeom.traces.files.lock import holder, is_held
 from optgeom.traces.files.place import Entry, Place
-from optgeom.traces.info import RUN_FILE, RunInfo
+from optgeom.traces.info import RunInfo
 from optgeom.traces.keeping.compact_merge import DamagedInput, Input
 from optgeom.traces.keeping.compact_plan import LIMITS, Candidate, plan
 from optgeom.traces.keeping.compacted import Left
 from optgeom.traces.names import TEMPORARY, PartName, parse_name, superseded
 from optgeom.traces.schema import TABLES, key_types
-from optgeom.traces.writing.attempts import has_ended
-
-QUIET_SECONDS = 60.0
-"""A process that lives touches run.json, or its streams, more often than this."""
 
 Entries = Mapping[str, Entry]
 
@@ -108,7 +103,7 @@ def _survey_table(place: Place, table: str, life: Life, found: Survey) -> None:
     gone = superseded({name: entries[f"{table}/{name.file}"].size for name in names})
     replaced: dict[PartName, list[str]] = defaultdict(list)
     for name, kept in sorted(gone.items()):
-        if name.digest or not life.writes(name, table):
+        if name.digest or not life.of(name):
             its = (name.file, name.sums) if not name.digest else (name.file,)
             replaced[kept] += [f"{table}/{file}" for file in its if file in files]
     found.replaced += [
@@ -116,7 +111,7 @@ def _survey_table(place: Place, table: str, life: Life, found: Survey) -> None:
     ]
     for file in files:
         stream = parse_name(file.replace(".sums", ".arrows")) if file.endswith(".sums") else None
-        if stream is not None and stream not in names and not life.writes(stream, table):
+        if stream is not None and stream not in names and not life.of(stream):
             found.orphans.append(f"{table}/{file}")
     groups: dict[tuple[int, int], list[Candidate]] = defaultdict(list)
     for name in sorted(names - gone.keys()):
@@ -137,7 +132,7 @@ def _candidate(
 ) -> Candidate | None:
     if name.digest:
         return candidate(place, path, name)
-    why = life.writes(name, path.partition("/")[0])
+    why = life.of(name)
     if why:
         found.left.append(Left(path, why, False))
         return None
@@ -175,40 +170,3 @@ def files_of(place: Place) -> dict[str, Entry]:
         for path, entry in trace_entries(place).items()
         if not path.rpartition("/")[2].startswith(TEMPORARY)
     }
-
-
-class Life:
-    """Which of the processes that wrote a trace may live.
-
-    Args:
-        place: the trace's folder.
-        info: what run.json says.
-        entries: the trace's files.
-    """
-
-    def __init__(self, place: Place, info: RunInfo, entries: Entries):
-        self._entries, self._now = entries, time.time()
-        self._newest = max((one.attempt for one in info.attempts), default=0)
-        is_over = bool(info.attempts) and has_ended(info.attempts[-1])
-        held = place.is_local and is_held(place.local())
-        self._holder = f"{holder(place.local())} is writing it" if held else ""
-        self._has_ended_alone = is_over and info.world_size <= 1
-        # rank 0 touches it as long as it lives
-        self._touched = [] if is_over else [RUN_FILE]
-
-    def writes(self, stream: PartName | None, table: str = "") -> str:
-        """Why a stream, or with None the run, may still be written; empty where it is not."""
-        if stream is not None and stream.attempt < self._newest:
-            return ""
-        if self._holder:
-            return self._holder
-        if self._has_ended_alone:
-            return ""
-        files = [*self._touched]
-        if stream is not None:
-            files += [f"{table}/{stream.file}", f"{table}/{stream.sums}"]
-        there = [self._entries[one].changed for one in files if one in self._entries]
-        ago = self._now - max(there, default=0) / 1e9
-        if ago > QUIET_SECONDS:
-            return ""
-        return f"written {max(ago, 0):.0f} s ago, it may be alive: compact again in a minute"

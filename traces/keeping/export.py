@@ -105,9 +105,7 @@ def _target(to: str | os.PathLike[str], overwrite: bool) -> Path:
             f"{text!r} says no format: give the file a name that ends in {', '.join(SUFFIXES)}"
         )
     if path.exists() and not overwrite:
-        raise TraceError(
-            f"{path} is there already: choose another name, or pass --overwrite (overwrite=True)"
-        )
+        raise TraceError(f"{path} is there already: choose another name, or pass overwrite=True")
     return path
 
 

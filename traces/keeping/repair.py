@@ -8,28 +8,28 @@ nothing, and the next repair goes on.
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from optgeom.traces.errors import DamagedTrace, NotATrace, TraceError
+from optgeom.traces.files.durable import fsync_folder, replace_file
 from optgeom.traces.files.inside import check_links
+from optgeom.traces.files.life import Life
 from optgeom.traces.files.listing import trace_entries
 from optgeom.traces.files.lock import COMPACT_LOCK, LOCK_FILE, Lock, holder
-from optgeom.traces.files.place import Place, find
-from optgeom.traces.format.segment import fsync_folder
+from optgeom.traces.files.place import Entry, Place, find
 from optgeom.traces.format.whole import Checked, check_part
 from optgeom.traces.info import RUN_COPY, RUN_FILE, RunInfo, parse
-from optgeom.traces.keeping.rescue import rescue_segment, rescue_stream
+from optgeom.traces.keeping.rescue import Source, rescue_segment, rescue_stream
 from optgeom.traces.keeping.verify import parts_of, schema_of_streams, standing
-from optgeom.traces.names import TEMPORARY, PartName, is_stream, parse_name, temporary
+from optgeom.traces.names import SET_ASIDE, TEMPORARY, PartName, is_stream, parse_name, superseded
 
-DAMAGED = "damaged"
 README = "README.txt"
-_LIVE_SECONDS = 60.0
 _LEFT_SECONDS = 3600.0
 _ABOUT = """\
 Files that `optgeom trace verify --repair` set aside. Nothing was deleted. What was whole of them
@@ -45,11 +45,12 @@ class Action:
 
     Attributes:
         file: relative to the trace.
-        moved: where it was moved to, relative to the trace; empty where it was left.
+        moved: where it was moved to, relative to the trace; empty where it was left, or missing.
         reason: why, in one line.
         rescued: rows of it that stand in the trace again.
         into: the segment that holds them; empty where there is none.
         damage: something was wrong with it; otherwise it was only in the way.
+        made_from: what it was made anew from, relative to the trace, where it was missing.
     """
 
     file: str
@@ -58,9 +59,12 @@ class Action:
     rescued: int = 0
     into: str = ""
     damage: bool = True
+    made_from: str = ""
 
     def __str__(self) -> str:
         """In one line."""
+        if self.made_from:
+            return f"{self.file} was {self.reason}: made anew from {self.made_from}"
         if not self.moved:
             return f"{self.file} is left as it is: {self.reason}"
         line = f"{self.file} was moved to {self.moved}: {self.reason}"
@@ -76,9 +80,10 @@ def repair(
 ) -> tuple[Action, ...]:
     """Set the damaged files of a trace aside, and put what is whole of them in their place.
 
-    Row groups and batches whose own checksums are right are rescued; run.json is restored from its
-    copy. Streams for which there is a segment, and what killed writers left an hour ago, go to
-    `damaged` too. A trace that is whole is left as it is.
+    Row groups and batches whose own checksums are right are rescued, and batches that have none, as
+    far as Arrow reads them; run.json is restored from its copy. Streams for which there is a
+    segment, and what killed writers left an hour ago, go to `damaged` too. A trace that is whole is
+    left as it is.
 
     Args:
         path: the trace's folder.
@@ -115,6 +120,11 @@ def repair(
 def _alone(place: Place) -> Iterator[None]:
     """Keep writers and compactions out of a trace for the length of a block."""
     folder, held = place.local(), []
+    info, _ = _read(place)
+    # before its own locks are among those of the living
+    may_live = Life(place, info, trace_entries(place, {})).anyone()
+    if may_live:
+        raise TraceError(f"{place.shown} may not be repaired now: {may_live}, and repair it then")
     try:
         for file, doing in ((LOCK_FILE, "written"), (COMPACT_LOCK, "compacted")):
             lock = Lock.take(folder, file)
@@ -124,28 +134,10 @@ def _alone(place: Place) -> Iterator[None]:
                     "repair it when that has ended"
                 )
             held.append(lock)
-        if not held[0].is_of_a_crash:
-            _refuse_live(place)
         yield
     finally:
         for lock in held:
             lock.release()
-
-
-def _refuse_live(place: Place) -> None:
-    """Raise TraceError if a process that is not seen from here seems to write."""
-    info, _ = _read(place)
-    if info is not None and info.attempts:
-        last = info.attempts[-1]
-        if last.closed is not None or last.failed is not None:
-            return
-    changed = max((one.changed for one in trace_entries(place).values()), default=0) / 1e9
-    age = time.time() - changed
-    if age < _LIVE_SECONDS:
-        raise TraceError(
-            f"{place.shown} changed {max(age, 0):.0f} s ago and was not closed: if a process "
-            "writes it, let it end; if none does, repair it a minute later"
-        )
 
 
 def _read(place: Place) -> tuple[RunInfo | None, str]:
@@ -170,12 +162,20 @@ class _Repair:
         self._info: RunInfo | None = None
 
     def run(self) -> list[Action]:
-        check_links(self._place.root, DAMAGED)
+        check_links(self._place.root, SET_ASIDE)
+        self._set_odd_aside()
         self._restore_run()
         while self._mend_one():
             pass
         self._clear()
         return self._actions
+
+    def _set_odd_aside(self) -> None:
+        """Set aside what is called like a file of a trace, and is none: nothing else is listed."""
+        odd: dict[str, str] = {}
+        trace_entries(self._place, odd)
+        for file, kind in sorted(odd.items()):
+            self._set_aside(file, f"it is no file but {kind}")
 
     def _restore_run(self) -> None:
         self._info, reason = _read(self._place)
@@ -194,7 +194,7 @@ class _Repair:
             self._note(Action(RUN_FILE, moved, f"{reason}. Its copy stands in its place"))
             self._write(self._folder / moved, final.read_bytes())
         else:
-            self._note(Action(RUN_FILE, RUN_COPY, f"{reason}. It was made anew from {RUN_COPY}"))
+            self._note(Action(RUN_FILE, "", "missing", made_from=RUN_COPY))
         self._write(final, (self._folder / RUN_COPY).read_bytes())
 
     def _restore_copy(self) -> None:
@@ -221,48 +221,72 @@ class _Repair:
         for count, file in enumerate(active, start=1):
             name = parts[file]
             if file not in self._checked:
-                schema = schema_of_streams(file, self._info)
-                self._checked[file] = check_part(self._place, file, name, schema)
+                self._checked[file] = self._check(file, name)
             if self._progress is not None:
                 self._progress(count, len(active))
             if self._checked[file].message:
-                behind = [one for one, other in gone.items() if other == file]
-                self._mend(file, name, behind, parts)
+                behind = {one: parts[one] for one, other in gone.items() if other == file}
+                self._mend(Source(file, name, self._check(file, name, keep=True)), behind, entries)
                 return True
         return False
 
+    def _check(self, file: str, name: PartName, *, keep: bool = False) -> Checked:
+        found = check_part(self._place, file, name, schema_of_streams(file, self._info))
+        # what is written anew is read again: not all streams of a run in memory at once
+        return found if keep else replace(found, batches=())
+
     def _mend(
-        self, file: str, name: PartName, behind: list[str], parts: dict[str, PartName]
+        self, own: Source, behind: Mapping[str, PartName], entries: Mapping[str, Entry]
     ) -> None:
-        found = self._checked[file]
-        reason = self._reason(file, found.message) + (f". Lost: {found.lost}" if found.lost else "")
-        into = ""
-        if self._all_behind(name, behind, parts):
+        found, name = own.checked, own.name
+        stay, go = self._behind(behind, entries)
+        reason = self._reason(own.path, found.message)
+        if found.lost:
+            reason += f". {'Not readable in it' if stay else 'Lost'}: {found.lost}"
+        runs = _runs({*range(name.sequence, name.last + 1)}.difference(*map(_sequences, stay)))
+        into, rows = "", 0
+        if not runs:
             reason += ". What it was made of is still there, and counts again"
-        elif found.groups and found.footer is not None:
-            made = rescue_segment(self._place, file, name, found.footer, found.groups)
-            into = f"{file.rpartition('/')[0]}/{made.name}"
+        elif found.footer is not None and found.groups:
+            if stay:
+                reason += f". {_counted(stay)} again"
+            # one run, unless somebody put files back: which of them a row was in is not known
+            first, last = runs[0]
+            name = replace(name, sequence=first, digest="", more=last - first)
+            into, rows = rescue_segment(self._place, own, name, stay=stay, go=go)
+            for one in go:
+                message = self._reason(one.path, one.checked.message)
+                there = f". {into.rpartition('/')[2]} has what was whole of it" if into else ""
+                self._set_aside(one.path, f"{message}{there}{_unchecked(one.checked)}")
         elif found.batches:
-            made = rescue_stream(self._place, file, name, found.batches)
-            into = f"{file.rpartition('/')[0]}/{made.name}"
-        self._set_aside(file, reason, found.rows if into else 0, into)
+            made = rescue_stream(self._place, own.path, name, found.batches)
+            into = f"{own.path.rpartition('/')[0]}/{made.name}"
+            rows = found.rows + found.unchecked
+            reason += _unchecked(found)
+        self._set_aside(own.path, reason, rows, into)
+
+    def _behind(
+        self, behind: Mapping[str, PartName], entries: Mapping[str, Entry]
+    ) -> tuple[list[Source], list[Source]]:
+        """What a part was made of, as far as it is there: what is whole, and will count; and not.
+
+        What is neither is a part of something whole.
+        """
+        found = [Source(*one, self._check(*one, keep=True)) for one in behind.items()]
+        whole = [one for one in found if not one.checked.message]
+        covered = superseded({one.name: entries[one.path].size for one in whole})
+        damaged = [one for one in found if one.checked.message]
+        return (
+            [one for one in whole if one.name not in covered],
+            [one for one in damaged if not any(other.name.covers(one.name) for other in whole)],
+        )
 
     def _reason(self, file: str, message: str) -> str:
         """Why, without the file's name, which stands before it, and without what is done now."""
         for word in (self._place.of(file), "is damaged:"):
             message = message.removeprefix(word).lstrip()
-        return message.removesuffix(". Restore it from a copy")
-
-    def _all_behind(self, name: PartName, behind: list[str], parts: dict[str, PartName]) -> bool:
-        """Whether all sequences of a part are in whole files that it stood for."""
-        covered: set[int] = set()
-        for one in behind:
-            if one not in self._checked:
-                schema = schema_of_streams(one, self._info)
-                self._checked[one] = check_part(self._place, one, parts[one], schema)
-            if not self._checked[one].message:
-                covered.update(range(parts[one].sequence, parts[one].last + 1))
-        return bool(name.digest) and len(covered) == name.more + 1
+        message = message.replace(f"beside {self._place.of(file)}", "beside it")
+        return re.sub(r"\. Restore (it|them) from a copy$", "", message)
 
     def _clear(self) -> None:
         """Set aside what no reader counts: sealed streams, and what killed writers left."""
@@ -302,15 +326,15 @@ class _Repair:
 
     def _target(self, file: str) -> str:
         """Where a file goes; no other is there."""
-        moved, number = f"{DAMAGED}/{file}", 2
+        moved, number = f"{SET_ASIDE}/{file}", 2
         while (self._folder / moved).exists():
-            moved, number = f"{DAMAGED}/{file}.{number}", number + 1
+            moved, number = f"{SET_ASIDE}/{file}.{number}", number + 1
         return moved
 
     def _note(self, action: Action) -> None:
         """Write down what comes next, before it is done."""
         self._actions.append(action)
-        readme = self._folder / DAMAGED / README
+        readme = self._folder / SET_ASIDE / README
         readme.parent.mkdir(exist_ok=True)
         with readme.open("a", encoding="utf-8", errors="backslashreplace") as file:
             if not file.tell():
@@ -320,14 +344,31 @@ class _Repair:
             os.fsync(file.fileno())
 
     def _write(self, path: Path, data: bytes) -> None:
-        made = path.with_name(temporary(path.name))
         path.parent.mkdir(exist_ok=True)
-        try:
-            with made.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            made.replace(path)
-        finally:
-            made.unlink(missing_ok=True)
-        fsync_folder(path.parent)
+        replace_file(path, data)
+
+
+def _sequences(one: Source) -> range:
+    return range(one.name.sequence, one.name.last + 1)
+
+
+def _runs(sequences: Iterable[int]) -> list[tuple[int, int]]:
+    """The first and the last of each run of numbers without a gap, ascending."""
+    found: list[tuple[int, int]] = []
+    for one in sorted(sequences):
+        if found and found[-1][1] + 1 == one:
+            found[-1] = (found[-1][0], one)
+        else:
+            found.append((one, one))
+    return found
+
+
+def _counted(files: Sequence[Source]) -> str:
+    count = len(files)
+    return f"{count} files that it was made of count" if count > 1 else "1 of its sources counts"
+
+
+def _unchecked(found: Checked) -> str:
+    """What to say of rows that were believed without checksums."""
+    rows = f"{found.unchecked:,} rows of it have" if found.unchecked > 1 else "1 row of it has"
+    return f". {rows} no checksum, and may have changed" if found.unchecked else ""

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from optgeom.traces.errors import DamagedTrace, NotATrace, TraceError
-from optgeom.traces.files.listing import DERIVED, trace_entries
-from optgeom.traces.files.place import Entry, find
+from optgeom.traces.files.life import Life
+from optgeom.traces.files.listing import DERIVED, has_records, set_aside, trace_entries
+from optgeom.traces.files.place import Entry, Place, find
 from optgeom.traces.format.lost import Lost
 from optgeom.traces.format.whole import check_part
 from optgeom.traces.info import RUN_COPY, RUN_FILE, RunInfo, parse
 from optgeom.traces.names import TEMPORARY, PartName, parse_name, superseded
 from optgeom.traces.schema import SMALL_TABLES, TABLES, plain, table_schema
 from optgeom.traces.trace import Trace, open_trace
+
+_NO_COPY = (
+    "no copy of it is there either. Put one back from a backup; the tables are read without it as "
+    'docs/traces.md says under "Reading without optgeom"'
+)
+# what a reader says; here there is a better way
+_RESTORE = re.compile(r"\. Restore it( from a copy)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +38,39 @@ class Finding:
         damaged: records are lost or in doubt; otherwise it is only worth knowing.
         message: one line.
         lost: the rows that cannot be read, where the footer of a segment is whole.
+        repairable: a repair of a local trace sets it aside, and keeps what is whole of it.
     """
 
     file: str
     damaged: bool
     message: str
     lost: Lost | None = None
+    repairable: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types."""
         lost = None if self.lost is None else self.lost.to_json()
         told = {"file": self.file, "damaged": self.damaged, "message": self.message}
-        return {**told, "lost": lost}
+        return {**told, "lost": lost, "repairable": self.repairable}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What verify read, and what it found."""
+    """What verify read, and what it found.
+
+    Attributes:
+        files: how many there are, run.json among them.
+        bytes: theirs.
+        rows: that could be read.
+        findings: in the order of the files.
+        set_aside: files that repairs have moved to the folder `damaged`, which were not read.
+    """
 
     files: int
     bytes: int
     rows: int
     findings: tuple[Finding, ...]
+    set_aside: int = 0
 
     @property
     def ok(self) -> bool:
@@ -61,7 +81,7 @@ class Report:
         """A dict of JSON types."""
         found = [one.to_json() for one in self.findings]
         sizes = {"files": self.files, "bytes": self.bytes, "rows": self.rows}
-        return {"ok": self.ok, **sizes, "findings": found}
+        return {"ok": self.ok, **sizes, "findings": found, "set_aside": self.set_aside}
 
 
 def verify(
@@ -74,31 +94,36 @@ def verify(
         progress: called with the number of files read, and of all.
 
     Raises:
-        NotATrace: there is no run.json, nor a copy of one.
+        NotATrace: there is no run.json, nor a copy of one, nor any file of a table.
         SchemaTooNew: a newer optgeom wrote it.
         DamagedTrace: the folder leads out of itself: nothing of it is read.
     """
     place = find(path)
     trace: Trace | None = None
     findings: list[Finding] = []
+    odd: dict[str, str] = {}
     try:
         trace = open_trace(path)
     except DamagedTrace as error:
-        findings.append(Finding(RUN_FILE, True, str(error)))
+        trace_entries(place, odd)
+        # it does not open either for what is odd, of which it is said below
+        said = _wrong_with_run(place) if odd else str(error)
+        findings += [Finding(RUN_FILE, True, said)] if said else []
     except NotATrace:
-        if not place.has(RUN_COPY):
+        if not place.has(RUN_COPY) and not has_records(place):
             raise
-        there = f"{place.of(RUN_FILE)} is missing: its copy {RUN_COPY} is there"
-        findings.append(Finding(RUN_FILE, True, there))
+        there = f"its copy {RUN_COPY} is there" if place.has(RUN_COPY) else _NO_COPY
+        findings.append(Finding(RUN_FILE, True, f"{place.of(RUN_FILE)} is missing: {there}"))
     info = None if trace is None else trace.info
-    if place.has(RUN_COPY):
-        try:
-            parse(place.read(RUN_COPY), place.of(RUN_COPY))
-        except DamagedTrace as error:
-            findings.append(Finding(RUN_COPY, True, str(error)))
-    entries = trace_entries(place)
+    findings = _with_copy(place, findings)
+    entries = trace_entries(place, odd)
+    findings += [
+        Finding(file, True, f"{place.of(file)} is no file but {kind}", repairable=True)
+        for file, kind in sorted(odd.items())
+    ]
     parts = parts_of(entries)
     gone = standing(entries)
+    life = Life(place, info, entries)
     rows = 0
     for count, (file, name) in enumerate(sorted(parts.items()), start=1):
         if file in gone:
@@ -108,10 +133,13 @@ def verify(
             try:
                 checked = check_part(place, file, name, schema_of_streams(file, info))
                 rows += checked.rows
-                if checked.message:
-                    said = checked.message
+                if checked.unchecked and not checked.breaks and life.of(name):
+                    # elsewhere the checksums follow the stream as an object of their own
+                    findings.append(Finding(file, False, "its last rows have no checksums yet"))
+                elif checked.message:
+                    said = _RESTORE.sub("", checked.message)
                     said += f". Lost: {checked.lost}" if checked.lost else ""
-                    findings.append(Finding(file, True, said, checked.lost))
+                    findings.append(Finding(file, True, said, checked.lost, repairable=True))
             except FileNotFoundError:
                 findings.append(Finding(file, False, "sealed or removed while this was read"))
         if progress is not None:
@@ -124,23 +152,52 @@ def verify(
     if trace is not None and not any(one.damaged for one in findings):
         findings += _ask(trace)
     size = sum(entry.size for entry in entries.values())
-    return Report(len(parts) + 1, size, rows, tuple(findings))
+    count = len(parts) + place.has(RUN_FILE)
+    return Report(count, size, rows, tuple(findings), set_aside(place))
+
+
+def _wrong_with_run(place: Place) -> str:
+    """What is wrong with run.json; empty: nothing."""
+    try:
+        parse(place.read(RUN_FILE), place.of(RUN_FILE))
+    except DamagedTrace as error:
+        return str(error)
+    except FileNotFoundError:
+        return f"{place.of(RUN_FILE)} is missing"
+    return ""
+
+
+def _with_copy(place: Place, found: list[Finding]) -> list[Finding]:
+    """What was found at run.json, and at its copy: the one that is whole repairs the other."""
+    try:
+        parse(place.read(RUN_COPY), place.of(RUN_COPY))
+    except FileNotFoundError:
+        return found
+    except DamagedTrace as error:
+        return [*found, Finding(RUN_COPY, True, str(error), repairable=not found)]
+    return [replace(one, repairable=True) for one in found]
 
 
 def traces_at(path: str | os.PathLike[str]) -> list[str]:
     """The traces at a path: itself, or those of a folder of traces, also where run.json is gone.
 
+    They are called as the path was typed, and begin with it; a URI holds its keys.
+
     Raises:
         NotATrace: there is none; the message says what is there.
     """
     place = find(path)
-    if place.has(RUN_FILE) or place.has(RUN_COPY):
+    if _is_trace(place):
         return [os.fspath(path)]
     below = [place.below(name) for name in place.folders() if not name.startswith(TEMPORARY)]
-    found = [one.uri for one in below if one.has(RUN_FILE) or one.has(RUN_COPY)]
+    found = [one.shown if one.is_local else one.uri for one in below if _is_trace(one)]
     if not found:
         open_trace(path)  # says what is there instead
     return found
+
+
+def _is_trace(place: Place) -> bool:
+    return place.has(RUN_FILE) or place.has(RUN_COPY) or has_records(place)
 
 
 def parts_of(entries: Mapping[str, Entry]) -> dict[str, PartName]:

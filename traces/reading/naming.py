@@ -9,6 +9,8 @@ from optgeom.traces.reading.asked import stage_rank
 from optgeom.traces.reading.reader import TraceFiles
 from optgeom.traces.schema import CELL_TABLES
 
+_LIKE = 3
+
 
 class Naming:
     """Finds what a caller names in one trace.
@@ -60,11 +62,17 @@ class Naming:
     def no_layer(self, name: str) -> NotCaptured:
         """The error that names the layers most like it."""
         names = [layer.name for layer in self._files.info.layers]
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
-        return NotCaptured(
-            f"no layer {name!r} in {self._files.place.shown}: did you mean {' or '.join(close)}? "
-            f"({len(names)} layers)"
-        )
+        there = f"no layer {name!r} in {self._files.place.shown}"
+        # a part of a name is like it, however short
+        close = [one for one in names if name and name in one][:_LIKE]
+        close = close or difflib.get_close_matches(name, names, n=_LIKE, cutoff=0.6)
+        if close:
+            count = f"{len(names)} layer{'s' if len(names) > 1 else ''}"
+            return NotCaptured(f"{there}: did you mean {' or '.join(close)}? ({count})")
+        if not names:
+            return NotCaptured(f"{there}: it has no layers")
+        more = f", … ({len(names)} layers)" if len(names) > _LIKE else ""
+        return NotCaptured(f"{there}: there are {', '.join(names[:_LIKE])}{more}")
 
     def no_stage(self, name: str) -> NotCaptured:
         """The error that names the stages that are there."""

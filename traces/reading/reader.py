@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from optgeom.traces.errors import DamagedTrace
 from optgeom.traces.files.cache import Cache
+from optgeom.traces.files.life import heard_from
 from optgeom.traces.files.listing import DERIVED, TRIES, Listing
 from optgeom.traces.files.place import Entry, Place
 from optgeom.traces.info import RUN_FILE, RunInfo, parse
@@ -25,7 +25,6 @@ from optgeom.traces.reading.parts import PartTable, replaced
 from optgeom.traces.reading.scalars import Scalars
 from optgeom.traces.schema import CELL_TABLES, OPEN_TABLES, TABLES, table_schema
 
-_LIVE_SECONDS = 60.0
 _T = TypeVar("_T")
 
 
@@ -127,10 +126,8 @@ class TraceFiles:
 
     @property
     def is_live(self) -> bool:
-        """Whether a process still writes: not ended, and a file changed within a minute."""
-        changed = max((entry.changed for entry in self.entries.values()), default=0)
-        ended = self.closed or self.failed is not None
-        return not ended and time.time() - changed / 1e9 < _LIVE_SECONDS
+        """Whether a process seems to write it: not ended, and touched within a minute."""
+        return heard_from(self.info, self.entries) is not None
 
     @property
     def last_step(self) -> int | None:
@@ -143,16 +140,12 @@ class TraceFiles:
         """Tables with all that is in their files, as of one and the same listing."""
         with self.lock:
             for _ in range(TRIES):
-                version = self.version
                 try:
-                    loaded = [self._load(name) for name in names]
+                    return [self._load(name) for name in names]
                 except FileNotFoundError as error:
                     # a stream was sealed after the listing: list again, and find its segment
                     gone = error
                     self._take_up(self._listing.look(anew=True))
-                    continue
-                if version == self.version:
-                    return loaded
             raise DamagedTrace(f"{self.place.shown} loses files while it is read: {gone}") from gone
 
     def index(self, name: str) -> CellIndex:
@@ -163,8 +156,8 @@ class TraceFiles:
         with self.lock:
             version, index = self._indexes.get(name, ("", None))
             if index is None or version != self.version:
-                index = self.consistent(lambda: self._make_index(name))
-                self._indexes[name] = (self.version, index)
+                made = self._indexes[name] = self._consistent(lambda: self._make_index(name))
+                index = made[1]
             return index
 
     def newest(self) -> Newest | None:
@@ -172,8 +165,7 @@ class TraceFiles:
         with self.lock:
             version, newest = self._newest
             if version != self.version:
-                newest = self.consistent(self._find_newest)
-                self._newest = (self.version, newest)
+                version, newest = self._newest = self._consistent(self._find_newest)
             return newest
 
     def joined(self, *, newest_only: bool) -> Joined:
@@ -207,24 +199,29 @@ class TraceFiles:
             found = self.cache.get((self._token, *key))
             if found is not None and found[0] == self.version:
                 return found[1]
-            made = self.consistent(make)
-            self.cache.put((self._token, *key), (self.version, made), nbytes(made))
+            version, made = self._consistent(make)
+            self.cache.put((self._token, *key), (version, made), nbytes(made))
             return made
-
-    def consistent(self, make: Callable[[], _T]) -> _T:
-        """What `make` returns, made of one listing: reading may have had to list again."""
-        for _ in range(TRIES):
-            version = self.version
-            made = self.anew(make)
-            if version == self.version:
-                break
-        return made
 
     def derived_tables(self) -> tuple[str, ...]:
         """The folders of the later analyses that are there, by name."""
         paths = [path.split("/") for path in self.entries]
         names = {path[1] for path in paths if path[0] == DERIVED and len(path) == 3}
         return tuple(f"{DERIVED}/{name}" for name in sorted(names))
+
+    def _consistent(self, make: Callable[[], _T]) -> tuple[str, _T]:
+        """What `make` returns, made of one listing: reading may have had to list again.
+
+        Returns:
+            The version that it was made of, and what was made. Where files are replaced each time,
+            that is not the version of now: it is made anew when it is asked next.
+        """
+        for _ in range(TRIES):
+            version = self.version
+            made = self.anew(make)
+            if version == self.version:
+                break
+        return version, made
 
     def _make_index(self, name: str) -> CellIndex:
         (table,) = self.tables((name,))

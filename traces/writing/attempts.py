@@ -15,11 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from optgeom.traces.errors import TraceError
-from optgeom.traces.files.lock import Lock, holder
-from optgeom.traces.files.place import Place
+from optgeom.traces.files.life import heard_from
+from optgeom.traces.files.lock import Lock, holder, lock_file
+from optgeom.traces.files.place import Entry, Place, find
 from optgeom.traces.info import RUN_FILE, AttemptInfo, LayerInfo, RunInfo
-from optgeom.traces.schema import SCHEMA_VERSION
-from optgeom.traces.writing.claims import claimed
+from optgeom.traces.names import parse_name
+from optgeom.traces.schema import SCHEMA_VERSION, TABLES
+from optgeom.traces.writing.claims import claimants, claimed
 from optgeom.traces.writing.runfile import (
     create_run,
     exists,
@@ -28,12 +30,12 @@ from optgeom.traces.writing.runfile import (
     make_folder,
     read_run,
     remove_folders,
+    remove_run,
     replace_run,
     shown_of,
 )
 
 _LOG = logging.getLogger(__name__)
-_ALIVE_SECONDS = 60.0
 _TRIES = 20
 
 
@@ -76,12 +78,20 @@ def _begin(
     skipped = -1
     for _ in range(_TRIES):
         old = read_run(where) if has_run(where) else None
+        written = newest_of_files(where)
         if old is None:
+            if written is not None:
+                raise TraceError(
+                    f"{shown_of(where)} holds the records of a run whose {RUN_FILE} is missing: "
+                    f"restore it (optgeom trace verify {shown_of(where)} --repair), or write to "
+                    "another folder"
+                )
             number = 0
         elif start_step is None:
             raise exists(where)
         else:
-            number = max(_next(old), skipped + 1)
+            # what is on the disk counts too: run.json may be a copy from before its last attempt
+            number = max(_next(old), -1 if written is None else written + 1, skipped + 1)
         with claimed(where, number) as is_mine:
             if is_mine:
                 # another may have begun between the reading and the claim
@@ -105,7 +115,11 @@ def _begin(
         if old is None:
             # of two that saw each other, both stood back
             time.sleep(random.uniform(0.1, 0.5))
-    raise TraceError(f"{shown_of(where)} is being made or resumed by other processes: try again")
+    by = claimants(where) or "other processes"
+    raise TraceError(
+        f"{shown_of(where)} is being made or resumed by {by}: try again, or remove the claim if "
+        "that process is dead"
+    )
 
 
 def join(
@@ -138,13 +152,16 @@ def join(
     return info, attempt or 0
 
 
-def lock_run(folder: Path, where: Path | Place, start_step: int | None) -> tuple[Lock, list[Path]]:
-    """Lock a run for this process, by a folder of this machine that is made for it.
+def lock_run(
+    folder: Path, where: Path | Place, start_step: int | None, rank: int = 0
+) -> tuple[Lock, list[Path]]:
+    """Lock a rank of a run for this process, by a folder of this machine that is made for it.
 
     Args:
         folder: the run's own, or the one that stands here for its place in an object store.
         where: the run's folder or place.
         start_step: None: the run is to begin.
+        rank: each holds a lock of its own, which says that it lives.
 
     Returns:
         The lock, and the folders that were not there before, innermost first.
@@ -155,20 +172,43 @@ def lock_run(folder: Path, where: Path | Place, start_step: int | None) -> tuple
     """
     made = make_folder(folder)
     try:
-        lock = Lock.take(folder)
+        lock = Lock.take(folder, lock_file(rank))
     except OSError as error:
         remove_folders(made)
         raise TraceError(
             f"{folder} cannot be written ({error.strerror}): choose another folder"
         ) from error
-    if lock is None and start_step is None:
+    if lock is None and start_step is None and rank == 0:
         raise exists(where)
     if lock is None:
+        of = f" as rank {rank}" if rank else ""
         raise TraceError(
-            f"{shown_of(where)} is being written by {holder(folder)}: end that one first, "
-            "or write to another folder"
+            f"{shown_of(where)} is being written by {holder(folder, lock_file(rank))}{of}: end "
+            "that one first, or write to another folder"
         )
     return lock, made
+
+
+def withdraw(where: Path | Place, own: RunInfo, attempt: int) -> None:
+    """Take back an attempt that could not begin after all: run.json as if it had not been asked.
+
+    Args:
+        where: the run's folder or place.
+        own: what `begin` said.
+        attempt: its number.
+
+    Raises:
+        TraceError: an object store does not answer, or refuses.
+        OSError: it cannot be written.
+    """
+    there = find_run(where)
+    if there is None or (own.run, own.created) != (there.run, there.created):
+        return
+    others = tuple(one for one in there.attempts if one.attempt != attempt)
+    if others:
+        replace_run(where, replace(there, attempts=others))
+    else:
+        remove_run(where)
 
 
 def end(info: RunInfo, attempt: int, failure: BaseException | None) -> RunInfo:
@@ -242,7 +282,7 @@ def reconciled(own: RunInfo, there: RunInfo) -> RunInfo:
     attempts = {one.attempt: one for one in there.attempts}
     for one in own.attempts:
         known = attempts.get(one.attempt)
-        if known is None or not has_ended(known) or has_ended(one):
+        if known is None or not known.has_ended or one.has_ended:
             attempts[one.attempt] = one
     first, last = (own, there) if _next(there) > _next(own) else (there, own)
     return replace(
@@ -252,11 +292,6 @@ def reconciled(own: RunInfo, there: RunInfo) -> RunInfo:
         attempts=tuple(attempts[number] for number in sorted(attempts)),
         schema=max(own.schema, there.schema),
     )
-
-
-def has_ended(attempt: AttemptInfo) -> bool:
-    """Whether run.json says that it was closed, or failed."""
-    return attempt.closed is not None or attempt.failed is not None
 
 
 def update_run(where: Path | Place, own: RunInfo) -> RunInfo:
@@ -270,6 +305,14 @@ def update_run(where: Path | Place, own: RunInfo) -> RunInfo:
     told = own if there is None else reconciled(own, there)
     replace_run(where, told)
     return told
+
+
+def newest_of_files(where: Path | Place) -> int | None:
+    """The highest attempt of which rank 0 has left records; None where it has left none."""
+    place = find(where) if isinstance(where, Path) else where
+    paths = (path.split("/") for path in place.entries())
+    names = (parse_name(path[-1]) for path in paths if path[0] in TABLES)
+    return max((one.attempt for one in names if one is not None and not one.rank), default=None)
 
 
 def _next(info: RunInfo) -> int:
@@ -289,21 +332,19 @@ def _columns(old: RunInfo, new: RunInfo) -> dict[str, Mapping[str, str]]:
 
 def _warn_if_alive(where: Path | Place, old: RunInfo, lock: Lock | None) -> None:
     """Say it where a process that is not seen from here may still write."""
-    if not old.attempts or has_ended(old.attempts[-1]):
-        return
     if lock is not None and lock.is_of_a_crash:
         return
     if isinstance(where, Place):
-        entry = where.entries(recursive=False).get(RUN_FILE)
-        changed = 0.0 if entry is None else entry.changed / 1e9
+        entries = where.entries(recursive=False)
     else:
-        changed = (where / RUN_FILE).stat().st_mtime
-    age = time.time() - changed
-    if age < _ALIVE_SECONDS:
+        found = (where / RUN_FILE).stat()
+        entries = {RUN_FILE: Entry(found.st_size, found.st_mtime_ns)}
+    ago = heard_from(old, entries)
+    if ago is not None and old.attempts:
         _LOG.warning(
             "%s: run.json was touched %.0f s ago: if the process that wrote attempt %d still runs, "
             "on another machine, two now write one trace",
             shown_of(where),
-            max(age, 0.0),
+            max(ago, 0.0),
             old.attempts[-1].attempt,
         )

@@ -26,6 +26,10 @@ class Manifest:
         attempt: the number of this attempt.
         writes: whether this rank writes it; the others only know what it says.
         address: of the run, whose secrets stay out of it.
+
+    Attributes:
+        info: what it says.
+        has_ended: it says that the attempt was closed, or what failed.
     """
 
     def __init__(self, folder: Path, info: RunInfo, attempt: int, *, writes: bool, address: str):
@@ -33,6 +37,7 @@ class Manifest:
         self._attempt = attempt
         self._beaten = 0.0
         self.info = info
+        self.has_ended = False
 
     def amend(self, changes: Mapping[str, Any]) -> None:
         """Replace fields; `save` writes them.
@@ -68,6 +73,7 @@ class Manifest:
         """Say that the attempt was closed, or what failed, and write it."""
         self.info = without_secrets(end(self.info, self._attempt, failure), self._address)
         self.save()
+        self.has_ended = True
 
 
 def without_secrets(info: RunInfo, address: str) -> RunInfo:

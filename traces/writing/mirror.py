@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Sequence
 
-from optgeom.traces.errors import TraceError
 from optgeom.traces.files.address import MASK, scrubbed
 from optgeom.traces.files.place import Place
 from optgeom.traces.printable import size_in_words
@@ -35,6 +34,12 @@ _REFUSED_SECONDS = 10.0
 """How long the end waits for a store that has refused so often in a row."""
 
 _STOP_SECONDS = 1.0
+_QUIET_SECONDS = 2.0
+"""How long the end waits for a store without a word."""
+
+_BROKEN_OFF = (
+    "the wait was broken off; a request under way may hold the process for half a minute more"
+)
 
 
 class Mirror:
@@ -43,7 +48,8 @@ class Mirror:
     Args:
         spool: that is written to; removed at the end, if the store has everything by then.
         place: the run's.
-        left: spools that earlier processes of the run left on this machine: uploaded first.
+        left: spools that earlier processes of the run left on this machine: uploaded too, one
+            after each turn for the run's own records.
         every: seconds between two looks at the spool.
 
     Attributes:
@@ -57,13 +63,13 @@ class Mirror:
         self._uploading = Uploading(
             spool.folder, place, attempt=spool.note.attempt, takes=True, beats=True
         )
-        self._left = dict.fromkeys(left, 0)
+        self._left: dict[Spool, list[str]] = {one: [] for one in left}  # why it was refused
         self.room = Room(spool.room)
         self._failures = 0
         self._refusal = ""
         self._streams_due = 0.0
         self._changed = threading.Condition()
-        self._asked = self._tried = self._answered = 0
+        self._asked = self._tried = self._answered = self._last = 0
         self._stopping = self._complete = False
         self._thread = threading.Thread(target=self._work, name="optgeom-mirror", daemon=True)
         self._thread.start()
@@ -85,43 +91,95 @@ class Mirror:
     def catch_up(self, seconds: float) -> bool:
         """Wait until the store has all that is in the spool now; False if it has not in time."""
         with self._changed:
-            self._asked += 1
-            ticket = self._asked
-            self._changed.notify_all()
+            ticket = self._ask()
             self._changed.wait_for(lambda: self._answered >= ticket or self._stopping, seconds)
             return self._answered >= ticket
 
     def close(self, seconds: float) -> None:
         """Catch up within some seconds, fewer where the store has long refused; then end.
 
-        What is left is said in the log, and stays.
+        What is left is said in the log, and stays; so is a spool of an earlier process. Whatever
+        breaks the wait off, as Ctrl-C does, goes on its way after that.
         """
         with self._changed:
             if self._stopping:
                 return
         if self._failures >= _REFUSED_TIMES:
             seconds = min(seconds, _REFUSED_SECONDS)
-        is_complete = self.catch_up(seconds) and not self._uploading.left()
+        why = _BROKEN_OFF
+        try:
+            self._bring_all(seconds)
+            why = self._refusal or f"the store has not taken them within {seconds:.0f} s"
+        finally:
+            self._end(why)
+
+    def abandon(self) -> None:
+        """End at once, with a spool in which there is nothing yet: it goes."""
         with self._changed:
+            self._complete = self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(_STOP_SECONDS)
+
+    def _ask(self) -> int:
+        """Have the thread begin a turn; the ticket is answered once the store has everything."""
+        self._asked += 1
+        self._changed.notify_all()
+        return self._asked
+
+    def _bring_all(self, seconds: float) -> None:
+        """Wait until the store has everything, and say so where that takes long."""
+        quiet = min(seconds, _QUIET_SECONDS)
+        with self._changed:
+            self._last = self._ask()
+            is_done = self._changed.wait_for(self._has_ended, quiet)
+        if is_done or quiet == seconds:
+            return
+        _LOG.warning(
+            "waiting up to %.0f s for %s (%s left); records are safe in %s, Ctrl-C leaves them "
+            "there",
+            seconds,
+            self._place.shown,
+            size_in_words(self._uploading.left()),
+            self._spool.folder,
+        )
+        with self._changed:
+            self._changed.wait_for(self._has_ended, seconds - quiet)
+
+    def _has_ended(self) -> bool:
+        is_told = self._answered >= self._last and all(self._left.values())
+        return self._stopping or is_told
+
+    def _end(self, why: str) -> None:
+        """Stop the thread, and say what is left and why."""
+        is_complete = self._answered >= self._last > 0 and not self._uploading.left()
+        with self._changed:
+            if self._stopping:
+                return  # another thread has ended it
+            waiting = {one: said[-1] if said else why for one, said in self._left.items()}
             self._complete = is_complete
             self._stopping = True
             self._changed.notify_all()
+        for one, said in waiting.items():
+            _LOG.warning("%s stays where it is: %s", one.folder, said)
         if is_complete:
-            self._thread.join()
+            # what it does for an earlier process may take longer than somebody may wait
+            self._thread.join(_STOP_SECONDS if waiting else None)
             return
-        self._thread.join(_STOP_SECONDS)
         keys = f" (with the keys for {MASK})" if MASK in self._place.shown else ""
         _LOG.warning(
             "%s of %s are not there (%s): they wait in %s; upload them with: "
             "optgeom trace upload %s '%s'%s",
             size_in_words(self._uploading.left()),
             self._place.shown,
-            self._refusal or f"the store has not taken them within {seconds:.0f} s",
+            why,
             self._spool.folder,
             self._spool.folder,
             self._place.shown,
             keys,
         )
+        if why != _BROKEN_OFF:
+            # for a request under way; what it says is no news any more
+            self._thread.join(_STOP_SECONDS)
 
     def _work(self) -> None:
         try:
@@ -145,7 +203,7 @@ class Mirror:
 
     def _next_wait(self) -> float:
         if not self._failures:
-            return self._pause
+            return self._pause if all(self._left.values()) else 0.0
         longest = _ASKED_WAIT if self._asked > self._answered else _LONGEST_WAIT
         wait = min(longest, _FIRST_WAIT * 2.0 ** min(self._failures - 1, 20))
         # so that the ranks of a job do not all come back at the same moment
@@ -167,42 +225,43 @@ class Mirror:
             if not self._failures:
                 self._answered = asked
             self._changed.notify_all()
+        if not self._failures and self._left and not self._stopping:
+            # those not tried yet before those that were refused
+            self._bring(min(self._left, key=lambda one: len(self._left[one])))
 
     def _turn(self, *, streams: bool) -> None:
-        refused = [one for one in list(self._left) if not self._bring(one)]
         self._uploading.turn(streams=streams)
         self.room.waiting = self._spool.waiting()
         if streams:
             wait = max(self._every, _STREAM_SHARE * self._uploading.stream_seconds)
             self._streams_due = time.monotonic() + wait
-        for one in refused:
-            self._refused(one)
 
-    def _bring(self, left: Spool) -> bool:
-        """Upload what an earlier process left; False where that fails."""
+    def _bring(self, left: Spool) -> None:
+        """Upload what an earlier process left, of a store that takes this run's own records."""
         try:
-            begin_upload(left.folder, self._place, left.note).turn()
-        except (TraceError, OSError) as error:
-            self._refusal = scrubbed(str(error), self._place.address)
-            return False
-        left.remove()
-        del self._left[left]
-        return True
-
-    def _refused(self, left: Spool) -> None:
-        """The store takes this run's own records, and not those of an earlier process."""
-        self._left[left] += 1
-        if self._left[left] >= _REFUSED_TIMES:
-            _LOG.warning("%s stays where it is: %s", left.folder, self._refusal)
+            waits = begin_upload(left.folder, self._place, left.note).turn()
+            refusal = f"{size_in_words(waits)} of it are not in the store" if waits else ""
+        except Exception as error:  # noqa: BLE001 -- whatever it was, the records wait
+            refusal = scrubbed(str(error) or type(error).__name__, self._place.address)
+        with self._changed:
+            tried = len(self._left[left]) + 1
+            if refusal and tried < _REFUSED_TIMES:
+                self._left[left].append(refusal)
+            else:
+                del self._left[left]
+            self._changed.notify_all()
+        if not refusal:
+            left.remove()
+        elif tried >= _REFUSED_TIMES:
+            _LOG.warning("%s stays where it is: %s", left.folder, refusal)
             left.release()
-            del self._left[left]
 
     def _failed(self, error: Exception, *, progressed: bool) -> None:
         is_new = not self._failures
         # a store that takes one thing and refuses the next is asked again soon
         self._failures = 1 if progressed else self._failures + 1
         reason = scrubbed(str(error) or type(error).__name__, self._place.address)
-        if is_new:
+        if is_new and not self._stopping:
             _LOG.warning(
                 "%s; records wait in %s and are uploaded when the store answers",
                 reason,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optgeom.traces.errors import TraceError
 from optgeom.traces.files.address import is_uri, shareable
+from optgeom.traces.files.inside import check_links
 from optgeom.traces.files.lock import Lock
-from optgeom.traces.files.place import Place, find
+from optgeom.traces.files.place import NoAnswer, Place, find
 from optgeom.traces.info import RunInfo
-from optgeom.traces.writing.attempts import join, lock_run
+from optgeom.traces.schema import TABLES
+from optgeom.traces.writing.attempts import join, lock_run, withdraw
 from optgeom.traces.writing.manifest import without_secrets
 from optgeom.traces.writing.mirror import Mirror
 from optgeom.traces.writing.runfile import (
@@ -21,9 +23,7 @@ from optgeom.traces.writing.runfile import (
     find_run,
     has_run,
     local_folder,
-    make_folder,
     remove_folders,
-    replace_run,
 )
 from optgeom.traces.writing.spool import Spool, SpoolNote, home_of, spools_in
 
@@ -39,8 +39,9 @@ class Opened:
         place: where the trace is read.
         info: what run.json says, as far as this rank knows.
         attempt: the number of this attempt.
-        lock: held on the folder; None of other ranks, and where a spool has it.
+        lock: this rank's, held on the folder; None where a spool has it.
         mirror: brings the folder to the place; None where they are the same.
+        undo: takes all of it back, for a writer that cannot begin after all.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Opened:
     attempt: int
     lock: Lock | None
     mirror: Mirror | None
+    undo: ExitStack
 
 
 def open_run(
@@ -83,20 +85,19 @@ def open_run(
     folder = local_folder(text)
     place = find(folder)
     info = _kept(info, place)
-    if rank:
-        made, lock = make_folder(folder), None
-    else:
-        if start_step is None and has_run(folder):
-            raise exists(folder)
-        lock, made = lock_run(folder, folder, start_step)
-    try:
+    if rank == 0 and start_step is None and has_run(folder):
+        raise exists(folder)
+    for table in TABLES:
+        # a reader would refuse it, and say so only after the run
+        check_links(str(folder), table)
+    with ExitStack() as undo:
+        lock, made = lock_run(folder, folder, start_step, rank)
+        undo.callback(remove_folders, made)
+        undo.callback(lock.release)
         begun, number = join(folder, info, rank, start_step, attempt, lock)
-    except BaseException:
-        if lock is not None:
-            lock.release()
-        remove_folders(made)
-        raise
-    return Opened(folder, place, begun, number, lock, None)
+        if rank == 0:
+            undo.callback(_withdraw, folder, begun, number)
+        return Opened(folder, place, begun, number, lock, None, undo.pop_all())
 
 
 def _open_store(
@@ -108,43 +109,69 @@ def _open_store(
     every: float,
 ) -> Opened:
     home = home_of(place)
-    lock: Lock | None = None
-    made: list[Path] = []
     try:
+        return _open_spool(home, place, info, rank, start_step, attempt, every)
+    except NoAnswer:
+        raise  # nor would the question for the bucket be answered, which may take half a minute
+    except TraceError:
+        if _lacks_bucket(place):
+            raise TraceError(f"{place.missing()}: make it, or pass another") from None
+        raise
+
+
+def _open_spool(
+    home: Path,
+    place: Place,
+    info: RunInfo,
+    rank: int,
+    start_step: int | None,
+    attempt: int | None,
+    every: float,
+) -> Opened:
+    lock: Lock | None = None
+    with ExitStack() as undo:
         if rank == 0:
             if start_step is None and has_run(place):
                 raise exists(place)
             lock, made = lock_run(home, place, start_step)
+            undo.callback(remove_folders, made)
+            undo.callback(lock.release)
         elif (there := find_run(place)) is not None:
             # what rank 0 has said: this rank's own clock may say otherwise
             info = replace(info, run=there.run, created=there.created)
         begun, number = join(place, info, rank, start_step, attempt, lock)
+        if rank == 0:
+            undo.callback(_withdraw, place, begun, number)
         created = begun.created if rank == 0 or there is not None else ""
         note = SpoolNote(place.shown, begun.run, created, number, rank)
-        left = _left(home, begun) if start_step is not None else []
         spool = Spool.make(home, note, lock)
+        undo.callback(spool.remove)
         if rank == 0:
-            replace_run(spool.folder, begun)
-    except BaseException as error:
-        if lock is not None:
-            lock.release()
-        remove_folders(made)
-        if isinstance(error, TraceError) and _lacks_bucket(place):
-            raise TraceError(f"{place.missing()}: make it, or pass another") from None
-        raise
-    _LOG.info("%s is written by way of %s", place.shown, spool.folder)
-    mirror = Mirror(spool, place, left, every=every)
-    return Opened(spool.folder, place, begun, number, None, mirror)
+            spool.say(begun)
+        left = _left(home, begun, undo) if start_step is not None else []
+        mirror = Mirror(spool, place, left, every=every)
+        undo.callback(mirror.abandon)
+        _LOG.info("%s is written by way of %s", place.shown, spool.folder)
+        return Opened(spool.folder, place, begun, number, None, mirror, undo.pop_all())
 
 
-def _left(home: Path, info: RunInfo) -> list[Spool]:
-    """Spools of the run that no live process holds."""
+def _withdraw(where: Path | Place, begun: RunInfo, attempt: int) -> None:
+    """Take an attempt back, on the way out with another error."""
+    try:
+        withdraw(where, begun, attempt)
+    except (TraceError, OSError) as error:
+        _LOG.warning("run.json says that attempt %d has begun, which failed: %s", attempt, error)
+
+
+def _left(home: Path, info: RunInfo, undo: ExitStack) -> list[Spool]:
+    """Spools of the run that no live process holds; released where opening fails after all."""
     found = []
     for folder in spools_in(home):
         spool = Spool.take(folder)
         if spool is None:
             continue
         if spool.note.is_of(info):
+            undo.callback(spool.release)
             found.append(spool)
         else:
             spool.release()

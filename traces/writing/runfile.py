@@ -11,10 +11,10 @@ from pathlib import Path
 
 from optgeom.traces.errors import DamagedTrace, TraceError, TraceExists
 from optgeom.traces.files.address import masked
+from optgeom.traces.files.durable import fsync_folder, replace_file, write_aside
 from optgeom.traces.files.place import Place
-from optgeom.traces.format.segment import fsync_folder
 from optgeom.traces.info import RUN_COPY, RUN_FILE, RunInfo, dump, parse
-from optgeom.traces.names import TEMPORARY, temporary
+from optgeom.traces.names import TEMPORARY
 
 _LOG = logging.getLogger(__name__)
 _COPY_FAILED: set[str] = set()
@@ -139,7 +139,7 @@ def create_run(where: Path | Place, info: RunInfo) -> None:
             raise exists(where)
         where.write(RUN_FILE, data)
     else:
-        made = _write(where, RUN_FILE, data)
+        made = write_aside(where / RUN_FILE, data)
         try:
             # a link, unlike a rename, fails if another process was faster
             os.link(made, where / RUN_FILE)
@@ -170,8 +170,22 @@ def replace_run(where: Path | Place, info: RunInfo, *, copy: bool = True) -> boo
     if isinstance(where, Place):
         where.write(RUN_FILE, data)
     else:
-        _rename(where, RUN_FILE, data)
+        replace_file(where / RUN_FILE, data)
     return _copy(where, data) if copy else True
+
+
+def remove_run(where: Path | Place) -> None:
+    """Remove run.json and its copy, as far as they are there.
+
+    Raises:
+        TraceError: an object store does not answer, or refuses.
+        OSError: they cannot be removed.
+    """
+    for file in (RUN_FILE, RUN_COPY):
+        if isinstance(where, Place):
+            where.remove(file)
+        else:
+            (where / file).unlink(missing_ok=True)
 
 
 def _read(where: Path | Place, file: str) -> RunInfo:
@@ -190,7 +204,7 @@ def _copy(where: Path | Place, data: bytes) -> bool:
         if isinstance(where, Place):
             where.write(RUN_COPY, data)
         else:
-            _rename(where, RUN_COPY, data)
+            replace_file(where / RUN_COPY, data)
         return True
     except (OSError, TraceError) as error:
         shown = shown_of(where)
@@ -198,25 +212,3 @@ def _copy(where: Path | Place, data: bytes) -> bool:
             _COPY_FAILED.add(shown)
             _LOG.warning("%s: the copy of run.json cannot be written: %s", shown, error)
         return False
-
-
-def _rename(folder: Path, file: str, data: bytes) -> None:
-    made = _write(folder, file, data)
-    try:
-        made.replace(folder / file)
-    finally:
-        made.unlink(missing_ok=True)
-    fsync_folder(folder)
-
-
-def _write(folder: Path, file: str, data: bytes) -> Path:
-    made = folder / temporary(file)
-    try:
-        with made.open("wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-    except BaseException:
-        made.unlink(missing_ok=True)
-        raise
-    return made

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from optgeom.traces.format.segment import SegmentWriter
 from optgeom.traces.format.wal import WriteAhead
 from optgeom.traces.names import PartName
 from optgeom.traces.schema import FLOATS, STORED_DTYPES, plain
+from optgeom.traces.writing.taken import sealed_rows
 
+_LOG = logging.getLogger(__name__)
 SEAL_ROWS = 1 << 16
 SEAL_BYTES = 32 << 20
 PENDING_ROWS = 1 << 12
@@ -45,6 +49,7 @@ class TableLog:
         self._pending = 0
         self._stream: WriteAhead | None = None
         self._batches: list[pa.RecordBatch] = []
+        self._sealed: list[int] = []  # rows of each sequence so far
         self.lost: Counter[str] = Counter()
         self.bytes_written = 0
 
@@ -58,31 +63,86 @@ class TableLog:
 
     def flush(self) -> None:
         """Append the rows taken since the last flush to the stream; seal it if it is large."""
-        if not self._rows:
-            return
+        self._bring()
+        rows = sum(one.num_rows for one in self._batches)
+        if rows >= SEAL_ROWS or sum(one.nbytes for one in self._batches) >= SEAL_BYTES:
+            self.seal()
+
+    def _bring(self) -> None:
+        if self._rows:
+            self._append()
+        if self._stream is not None and self._stream.is_taken:
+            self._write_anew(self._stream)
+
+    def _append(self) -> None:
         batch = with_keys(make_batch(self._rows, self._plain, self.lost), self.lost)
         if not batch.num_rows:
             self._rows, self._pending = [], 0
             return
         if self._stream is None:
-            self._folder.mkdir(exist_ok=True)
-            self._stream = WriteAhead(self._folder, self._next, self._plain)
+            self._stream = self._begin()
         self.bytes_written += self._stream.append(batch)
         self._rows, self._pending = [], 0
         self._batches.append(batch)
-        rows = sum(one.num_rows for one in self._batches)
-        if rows >= SEAL_ROWS or sum(one.nbytes for one in self._batches) >= SEAL_BYTES:
-            self.seal()
+
+    def _begin(self) -> WriteAhead:
+        self._folder.mkdir(exist_ok=True)
+        stream = self._create()
+        try:
+            for batch in self._batches:
+                self.bytes_written += stream.append(batch)
+        except BaseException:
+            stream.remove()
+            raise
+        return stream
+
+    def _create(self) -> WriteAhead:
+        while True:
+            try:
+                return WriteAhead(self._folder, self._next, self._plain)
+            except FileExistsError:
+                # rows of an attempt that run.json has lost: they stay
+                self._advance(0)
+
+    def _write_anew(self, taken: WriteAhead) -> None:
+        """Go on in a new stream with what nobody has sealed of one that was taken away."""
+        self._stream = None
+        taken.close()
+        sealed = sealed_rows(self._folder, self._next, self._sealed)
+        if sealed is not None:
+            counts = [one.num_rows for one in self._batches]
+            ends = [0, *accumulate(counts)]
+            # what was sealed are the first batches; of rows in another number nothing is known
+            self._batches = self._batches[ends.index(sealed) if sealed in ends else 0 :]
+            self._advance(sealed)
+        _LOG.warning(
+            "%s: a stream that is being written was %s by another process: %d rows of it are "
+            "written anew",
+            self._folder,
+            "removed" if sealed is None else "sealed",
+            sum(one.num_rows for one in self._batches),
+        )
+        if self._batches:
+            self._stream = self._begin()
+
+    def _advance(self, rows: int) -> None:
+        self._sealed.append(rows)
+        self._next = PartName(self._next.attempt, self._next.rank, self._next.sequence + 1)
 
     def take_pending(self) -> int:
         """Forget the rows that are not on the disk; returns how many those were."""
-        rows, self._rows = self._rows, []
-        return len(rows)
+        count = len(self._rows)
+        if self._stream is None:
+            # it was taken away, and could not be made anew
+            count += sum(one.num_rows for one in self._batches)
+            self._batches = []
+        self._rows = []
+        return count
 
     def seal(self) -> None:
         """Flush, and turn the stream into a segment."""
-        self.flush()
-        if self._stream is None:
+        self._bring()
+        if not self._batches:
             return
         table = one_chunk(pa.Table.from_batches(self._batches).cast(self._schema))
         segment = SegmentWriter(self._folder, self._next, self._schema)
@@ -93,9 +153,10 @@ class TableLog:
             segment.abandon()
             raise
         self.bytes_written += segment.size
-        self._stream.remove()
+        if self._stream is not None:
+            self._stream.remove()
         self._stream, self._batches = None, []
-        self._next = PartName(self._next.attempt, self._next.rank, self._next.sequence + 1)
+        self._advance(table.num_rows)
 
     def close(self) -> None:
         """Leave the stream as it is, for a reader to recover."""

@@ -20,15 +20,17 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optgeom.traces.errors import TraceError
-from optgeom.traces.files.lock import LOCK_FILE, Lock
+from optgeom.traces.files.listing import file_sizes
+from optgeom.traces.files.lock import LOCK_FILE, Lock, is_lock
 from optgeom.traces.files.place import Place
 from optgeom.traces.info import RunInfo
+from optgeom.traces.writing.runfile import replace_run
 
 SPOOL_FILE = ".spool.json"
 PART = 10
@@ -87,20 +89,30 @@ class Spool:
             held: a lock on the run, which goes with the spool's.
 
         Raises:
-            TraceError: it cannot be made.
+            TraceError: it cannot be made; nothing of it is left.
         """
         name = f"a{note.attempt:04d}-r{note.rank:05d}-{secrets.token_hex(4)}"
         folder = home / name
+        lock: Lock | None = None
         try:
             folder.mkdir(parents=True)
             lock = Lock.take(folder)
+            if lock is None:
+                raise TraceError(f"{folder} is held by another process: remove it")
             content = {name: getattr(note, name) for name in SpoolNote.__slots__}
             (folder / SPOOL_FILE).write_text(json.dumps(content, indent=1) + "\n")
-        except OSError as error:
-            raise _cannot(folder, error) from error
-        if lock is None:
-            raise TraceError(f"{folder} is held by another process: remove it")
-        return cls(folder, note, lock, *([held] if held is not None else []))
+            return cls(folder, note, lock, *([held] if held is not None else []))
+        except BaseException as error:
+            if lock is not None:
+                lock.release()
+                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.rmdir()
+            with suppress(OSError):
+                home.rmdir()
+            if isinstance(error, OSError):
+                raise _cannot(folder, error) from error
+            raise
 
     @classmethod
     def take(cls, folder: Path) -> Spool | None:
@@ -118,9 +130,20 @@ class Spool:
             raise _cannot(folder, error) from error
         return None if lock is None else cls(folder, note, lock)
 
+    def say(self, info: RunInfo) -> None:
+        """Write run.json, as this process knows it.
+
+        Raises:
+            TraceError: it cannot be written.
+        """
+        try:
+            replace_run(self.folder, info)
+        except OSError as error:
+            raise _cannot(self.folder, error) from error
+
     def waiting(self) -> int:
         """Bytes of all spools of the run on this machine."""
-        return sum(_sizes(self.folder.parent))
+        return sum(size for file, size in file_sizes(self.folder.parent) if not is_lock(file))
 
     def release(self) -> None:
         """Leave it for another process."""
@@ -131,10 +154,11 @@ class Spool:
         """Remove it: the store has everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.release()
-        try:
-            self.folder.parent.rmdir()
-        except OSError:
-            return  # others are there
+        home = self.folder.parent
+        with suppress(OSError):  # others are there
+            if os.listdir(home) == [LOCK_FILE] and (left := Lock.take(home)) is not None:
+                left.release()  # the run's, of a process that has died
+            home.rmdir()
 
 
 def home_of(place: Place) -> Path:
@@ -178,16 +202,6 @@ def read_note(folder: Path) -> SpoolNote | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    for one in folder.rglob("*"):
-        try:
-            found = one.lstat()
-        except FileNotFoundError:
-            continue  # it went up meanwhile
-        if stat.S_ISREG(found.st_mode) and one.name != LOCK_FILE:
-            yield found.st_size
 
 
 def _cannot(folder: Path, error: OSError) -> TraceError:

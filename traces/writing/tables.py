@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from optgeom.traces.schema import SMALL_TABLES, table_schema
 from optgeom.traces.writing.losses import Losses
 from optgeom.traces.writing.rows import RowMaker
 from optgeom.traces.writing.sink import RawLog, TableLog
+
+
+class Entry(NamedTuple):
+    """Something that waited in the queue.
+
+    Attributes:
+        what: a table, "cells" for the maker of whole cells, "end_step" or "amend".
+        item: its row, the maker, the step, or the changes.
+        size: bytes that it takes up in the queue.
+        rows: how many records it is.
+    """
+
+    what: str
+    item: Any
+    size: int
+    rows: int
 
 
 class Tables:
@@ -29,9 +45,9 @@ class Tables:
         self,
         folder: Path,
         columns: Mapping[str, Mapping[str, str]],
-        *,
         attempt: int,
         rank: int,
+        *,
         rows: RowMaker,
         losses: Losses,
     ):
@@ -50,17 +66,30 @@ class Tables:
         """Bytes so far; write-ahead streams and their segments both count."""
         return self._raw.bytes_written + sum(log.bytes_written for log in self._small.values())
 
-    def take(self, what: str, item: Any) -> None:
-        """Take a row of a table, the maker of whole cells, or the end of a step."""
-        if what == "updates":
-            self._raw.add(item)
-        elif what == "end_step":
-            self._raw.end_step(item)
-        elif what == "cells":
-            for table, row in self._rows.of_cells(item()):
-                self._small[table].add(row)
+    def take(self, entry: Entry) -> None:
+        """Take a row of a table, the maker of whole cells, or the end of a step.
+
+        What it raises leaves a row among those that `salvage` tries again, or counts; cells that
+        were not made are counted here.
+        """
+        if entry.what == "updates":
+            self._raw.add(entry.item)
+        elif entry.what == "end_step":
+            self._raw.end_step(entry.item)
+        elif entry.what == "cells":
+            self._take_cells(entry)
         else:
-            self._small[what].add(item)
+            self._small[entry.what].add(entry.item)
+
+    def _take_cells(self, entry: Entry) -> None:
+        left = entry.rows
+        try:
+            for table, row in self._rows.of_cells(entry.item()):
+                left -= table == "metrics"
+                self._small[table].add(row)
+        except BaseException:
+            self._losses.add("metrics", max(0, left))
+            raise
 
     def flush(self) -> None:
         """Bring the rows of the small tables to their files."""
@@ -78,9 +107,7 @@ class Tables:
         """Abandon raw matrices that are not sealed: the file that was being written gives room."""
         self._raw.close()
 
-    def salvage(
-        self, taken: list[tuple[str, Any]], attempted: Callable[[Callable[[], None]], bool]
-    ) -> None:
+    def salvage(self, taken: list[Entry], attempted: Callable[[Callable[[], None]], bool]) -> None:
         """Try the small tables once more after a failure, and count what is lost.
 
         Args:
@@ -88,10 +115,10 @@ class Tables:
             attempted: calls a function, and keeps what it raises.
         """
         self._losses.add("updates", self._raw.take_pending())
-        for what, item in taken:
-            if what in self._small or what == "cells":
-                attempted(partial(self.take, what, item))
-            elif what == "updates":
+        for entry in taken:
+            if entry.what in self._small or entry.what == "cells":
+                attempted(partial(self.take, entry))
+            elif entry.what == "updates":
                 self._losses.add("updates", 1)
         for table, log in self._small.items():
             attempted(log.seal)

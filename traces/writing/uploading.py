@@ -18,7 +18,7 @@ from optgeom.traces.files.place import Place, find
 from optgeom.traces.format.wal import whole_lines
 from optgeom.traces.info import RUN_FILE, RunInfo
 from optgeom.traces.names import PartName, is_stream, parse_name
-from optgeom.traces.writing.attempts import has_ended, reconciled
+from optgeom.traces.writing.attempts import reconciled
 from optgeom.traces.writing.runfile import find_run, read_run, replace_run
 from optgeom.traces.writing.spool import SpoolNote
 
@@ -213,13 +213,13 @@ class Uploading:
         self._told = (changed, whole or told == own)
 
     def _open(self, info: RunInfo) -> RunInfo:
-        last = max((one.attempt for one in info.attempts), default=0)
+        last = info.newest
         number = last if self._attempt is None else self._attempt
         return replace(
             info,
             attempts=tuple(
                 replace(one, closed=None, failed=None)
-                if one.attempt == number and has_ended(one)
+                if one.attempt == number and one.has_ended
                 else one
                 for one in info.attempts
             ),

@@ -164,6 +164,13 @@ def test_overwriting_deletes_no_file_that_is_no_trace_s(
     assert _files(old) == before
 
 
+def test_locks_that_a_writer_left_are_no_other_files(run: optgeom.Trace, old: Path) -> None:
+    for name in (".lock", ".lock-r00003", ".compact.lock"):
+        (old / name).write_text("12 a-machine\n")
+    optgeom.whatif(run, "muon", overwrite=True)
+    assert not (old / ".lock-r00003").exists()
+
+
 def test_nor_one_that_was_put_there_meanwhile(
     tmp_path: Path, run: optgeom.Trace, old: Path
 ) -> None:

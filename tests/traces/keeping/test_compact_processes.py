@@ -82,7 +82,7 @@ class TestProcesses:
         assert {one.file.partition("/")[2] for one in made.left} == {
             ".wal-a0000-r00000-s000001.arrows"
         }
-        assert all("again in a minute" in one.why for one in made.left)
+        assert all("wait until it has been quiet for a minute" in one.why for one in made.left)
         age(path)
         made = compact(path)
         assert len(made.sealed) == 4

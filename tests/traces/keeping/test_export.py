@@ -246,7 +246,7 @@ def test_nothing_is_replaced_unasked_and_nothing_is_left_half_written(tmp_path: 
         writer.close()
     trace, path = open_trace(folder), tmp_path / "x.csv"
     path.write_text("mine")
-    with pytest.raises(TraceError, match=r"is there already.*--overwrite"):
+    with pytest.raises(TraceError, match=r"is there already.*overwrite=True"):
         export(trace, path)
     segment = max(folder.glob("metrics/a*"))
     whole = segment.read_bytes()

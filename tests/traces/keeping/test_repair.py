@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -16,8 +17,10 @@ from optgeom.traces.errors import NotATrace, TraceError
 from optgeom.traces.files.lock import COMPACT_LOCK, LOCK_FILE, Lock
 from optgeom.traces.info import RUN_COPY, RunInfo
 from optgeom.traces.keeping import repair as repairing
-from optgeom.traces.keeping.repair import DAMAGED, README, Action, repair
+from optgeom.traces.keeping.compact import compact
+from optgeom.traces.keeping.repair import README, Action, repair
 from optgeom.traces.keeping.verify import verify
+from optgeom.traces.names import SET_ASIDE
 from optgeom.traces.schema import Cell
 from optgeom.traces.trace import open_trace
 from optgeom.traces.writer import TraceWriter
@@ -93,13 +96,13 @@ def test_what_is_whole_of_a_segment_is_in_another_one(run: Path) -> None:
     victim = only(run, "updates/*s000000-*.parquet")
     flip(victim, 5)
     (action,) = repair(run)
-    assert action.moved == f"{DAMAGED}/updates/{victim.name}"
+    assert action.moved == f"{SET_ASIDE}/updates/{victim.name}"
     assert action.damage
     assert "Lost: " in action.reason
     assert not victim.exists()
     assert (run / action.moved).exists()
     assert verify(run).ok
-    assert victim.name in (run / DAMAGED / README).read_text()
+    assert victim.name in (run / SET_ASIDE / README).read_text()
     left = {(one.step, one.layer, one.stage): values for one, values in open_trace(run).matrices()}
     assert all((matrices[key] == values).all() for key, values in left.items())
     assert {key for key in matrices if key[0] == 3} <= set(left)
@@ -137,7 +140,7 @@ def test_batches_before_and_behind_a_damaged_one_are_rescued(killed: Path) -> No
     (action,) = mended(killed)
     assert action.rescued == 9
     assert steps(killed) == [0, 1, 2, 6, 7, 8, 9, 10, 11]
-    assert sorted(one.name for one in (killed / DAMAGED / "metrics").iterdir()) == sorted(
+    assert sorted(one.name for one in (killed / SET_ASIDE / "metrics").iterdir()) == sorted(
         [stream.name, stream.with_suffix(".sums").name]
     )
     assert verify(killed).ok
@@ -162,11 +165,100 @@ def test_a_damaged_line_of_checksums(killed: Path, line: int, kept: int) -> None
     assert verify(killed).ok
 
 
-def test_without_checksums_nothing_is_believed(killed: Path) -> None:
-    only(killed, "metrics/.wal-*.sums").unlink()
+@pytest.mark.parametrize("lines", [None, 0, 3])
+def test_what_has_no_checksums_is_taken_as_it_is_and_that_is_said(
+    killed: Path, lines: int | None
+) -> None:
+    """After a power cut: of the two files of a stream, either may be shorter than the other."""
+    stream = only(killed, "metrics/.wal-*.arrows")
+    sums, content = stream.with_suffix(".sums"), stream.read_bytes()
+    if lines is None:
+        sums.unlink()
+    else:
+        os.truncate(sums, 26 * lines)
+    age(killed)
+    missing = 12 if not lines else 12 - 3 * (lines - 1)
+    (finding,) = verify(killed).findings
+    assert finding.damaged
+    if lines is not None:
+        assert len(steps(killed)) == 12 - missing
+        assert f"line are missing ({missing // 3} of them whole)" in finding.message
+        made = compact(killed)
+        assert not made.ok
+        assert stream.read_bytes() == content
     (action,) = mended(killed)
-    assert (action.rescued, action.into) == (0, "")
-    assert steps(killed) == []
+    assert action.rescued == 12
+    assert f"{missing} rows of it have no checksum, and may have changed" in action.reason
+    assert "no checksum" in (killed / SET_ASIDE / README).read_text()
+    assert (killed / action.moved).read_bytes() == content
+    assert steps(killed) == [*range(12)]
+    assert verify(killed).ok
+
+
+def test_of_what_has_no_checksums_only_the_beginning_that_arrow_reads(killed: Path) -> None:
+    stream = only(killed, "metrics/.wal-*.arrows")
+    ends = [int(line[:16]) for line in stream.with_suffix(".sums").read_text().splitlines()]
+    os.truncate(stream.with_suffix(".sums"), 26 * 2)
+    data = bytearray(stream.read_bytes())
+    data[ends[2] : ends[2] + 8] = bytes(8)
+    stream.write_bytes(data)
+    assert mended(killed)[0].rescued == 6
+    assert steps(killed) == [*range(6)]
+
+
+def test_a_batch_that_was_cut_off_by_death_is_no_damage(killed: Path) -> None:
+    stream = only(killed, "metrics/.wal-*.arrows")
+    os.truncate(stream, stream.stat().st_size - 9)
+    assert verify(killed).ok
+    assert mended(killed) == ()
+    os.truncate(stream.with_suffix(".sums"), 26 * 4 + 7)
+    assert verify(killed).ok
+    age(killed)
+    assert compact(killed).ok
+    assert steps(killed) == [*range(9)]
+
+
+def test_checksums_that_follow_later_are_no_damage(killed: Path) -> None:
+    """As in an object store, where they are an object of their own."""
+    os.truncate(only(killed, "metrics/.wal-*.sums"), 26 * 2)
+    (finding,) = verify(killed).findings
+    assert not finding.damaged
+    assert "no checksums yet" in finding.message
+
+
+@pytest.mark.parametrize("name", ["a0000-r00000-s000009-0123456789abcdef.parquet", "pipe"])
+def test_what_is_called_like_a_file_and_is_none_is_set_aside(run: Path, name: str) -> None:
+    before = everything(run)
+    odd = run / "metrics" / name
+    if name == "pipe":
+        odd = run / "metrics" / ".wal-a0000-r00000-s000007.arrows"
+        os.mkfifo(odd)
+    else:
+        (odd / "below").mkdir(parents=True)
+    (finding,) = verify(run).findings
+    assert (finding.damaged, finding.repairable) == (True, True)
+    with pytest.raises(TraceError, match="is no file but a"):
+        open_trace(run).metrics()
+    (action,) = repair(run)
+    assert action.moved == f"{SET_ASIDE}/metrics/{odd.name}"
+    assert "is no file but a" in action.reason
+    assert verify(run).findings == ()
+    assert everything(run) == before
+
+
+def test_run_json_that_is_missing_is_made_anew_and_nothing_is_said_to_be_moved(run: Path) -> None:
+    (run / "run.json").rename(run / RUN_COPY)
+    (action,) = repair(run)
+    assert str(action) == f"run.json was missing: made anew from {RUN_COPY}"
+    assert (action.moved, action.made_from) == ("", RUN_COPY)
+    assert verify(run).ok
+
+
+def test_of_a_run_that_cannot_be_read_it_is_not_said_whether_it_has_ended(run: Path) -> None:
+    (run / "run.json").write_bytes(b"{")
+    (run / RUN_COPY).unlink()
+    with pytest.raises(TraceError, match=r"run.json cannot be read, so it is not known whether a"):
+        repair(run)
 
 
 def test_run_json_is_restored_from_its_copy(run: Path) -> None:
@@ -175,7 +267,7 @@ def test_run_json_is_restored_from_its_copy(run: Path) -> None:
     report = verify(run)
     assert [one.file for one in report.findings if one.damaged] == ["run.json"]
     (action,) = repair(run)
-    assert action.moved == f"{DAMAGED}/run.json.damaged"
+    assert action.moved == f"{SET_ASIDE}/run.json.damaged"
     assert (run / action.moved).read_bytes() == before[:100]
     assert (run / "run.json").read_bytes() == before
     assert repair(run) == ()
@@ -233,11 +325,11 @@ def test_a_run_that_is_being_written_is_refused(
         writer.metrics(cell(0), {})
         writer.flush()
         child = children.run(lambda: _refused(tmp_path / "b"), memory=None)
-        assert "being written by process" in child.what
+        assert re.search(r"process \d+ on \S+ is writing it: wait until that has ended", child.what)
         shutil.copytree(tmp_path / "b", tmp_path / "c", ignore=shutil.ignore_patterns(".*lock"))
-        with pytest.raises(TraceError, match=r"c changed \d s ago and was not closed"):
+        with pytest.raises(TraceError, match=r"c may not.*written \d s ago.*quiet for a minute"):
             repair(tmp_path / "c")
-    for file, words in ((LOCK_FILE, "being written"), (COMPACT_LOCK, "being compacted")):
+    for file, words in ((LOCK_FILE, "is writing it"), (COMPACT_LOCK, "being compacted")):
         lock = Lock.take(run, file)
         assert lock is not None
         assert words in children.run(lambda: _refused(run), memory=None).what
@@ -259,7 +351,7 @@ def test_no_trace(tmp_path: Path) -> None:
 
 def test_the_folder_of_what_is_damaged_may_not_lead_out(run: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
-    (run / DAMAGED).symlink_to(tmp_path / "outside")
+    (run / SET_ASIDE).symlink_to(tmp_path / "outside")
     flip(only(run, "metrics/a*.parquet"), 50)
     with pytest.raises(TraceError, match="leads out of the trace"):
         repair(run)
@@ -296,8 +388,8 @@ def test_killed_at_any_rename_nothing_is_lost(run: Path, renames: int, tmp_path:
     repair(broken)
     assert verify(broken).ok
     assert everything(broken) == everything(reference)
-    moved = {one.name for one in (broken / DAMAGED).rglob("*") if one.is_file()}
-    assert {one.name for one in (reference / DAMAGED).rglob("*") if one.is_file()} <= moved
+    moved = {one.name for one in (broken / SET_ASIDE).rglob("*") if one.is_file()}
+    assert {one.name for one in (reference / SET_ASIDE).rglob("*") if one.is_file()} <= moved
 
 
 def test_an_object_store_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +410,7 @@ def test_the_command(run: Path) -> None:
     flip(victim, 50)
     found = runner.invoke(command, [str(run.parent)])
     assert found.exit_code == 1
-    assert "--repair sets them aside" in found.output
+    assert "--repair sets it aside" in found.output
     done = runner.invoke(command, [str(run), "--repair", "--json"])
     assert done.exit_code == 1
     told = json.loads(done.output)

@@ -9,7 +9,7 @@ import pytest
 
 from optgeom.traces.errors import DamagedTrace, NotATrace
 from optgeom.traces.format.lost import Lost
-from optgeom.traces.info import RUN_COPY, LayerInfo, RunInfo
+from optgeom.traces.info import RUN_COPY, RUN_FILE, LayerInfo, RunInfo
 from optgeom.traces.keeping.verify import traces_at, verify
 from optgeom.traces.schema import Cell
 from optgeom.traces.trace import open_trace
@@ -99,3 +99,26 @@ def test_a_folder_of_traces_and_a_damaged_copy(trace_path: Path) -> None:
 def test_no_trace(tmp_path: Path) -> None:
     with pytest.raises(NotATrace):
         verify(tmp_path)
+
+
+def test_a_trace_that_has_a_copy_of_run_json_alone(trace_path: Path) -> None:
+    (trace_path / RUN_COPY).write_bytes((trace_path / RUN_FILE).read_bytes())
+    (trace_path / RUN_FILE).unlink()
+    (finding,) = verify(trace_path).findings
+    assert (finding.file, finding.damaged, finding.repairable) == (RUN_FILE, True, True)
+    with pytest.raises(NotATrace, match="--repair` makes it anew from its copy"):
+        open_trace(trace_path)
+    (trace_path / RUN_COPY).unlink()
+    (finding,) = verify(trace_path).findings
+    assert (finding.file, finding.damaged, finding.repairable) == (RUN_FILE, True, False)
+    with pytest.raises(NotATrace, match="no copy of it is there: put one back"):
+        open_trace(trace_path)
+
+
+def test_steps_of_any_table(trace_path: Path) -> None:
+    for table in ("metrics", "spectra", "neurons"):
+        for path in (trace_path / table).iterdir():
+            path.unlink()
+    trace = open_trace(trace_path)
+    assert trace.steps().tolist() == []
+    assert trace.steps(stage=None, table=None).tolist() == [0, 20]

@@ -14,6 +14,7 @@ import pytest
 from optgeom.traces import Trace, open_trace
 from optgeom.traces.derived import write_derived
 from optgeom.traces.errors import DamagedTrace
+from optgeom.traces.files.cache import Cache
 from optgeom.traces.files.place import find
 from optgeom.traces.info import RunInfo
 from optgeom.traces.keeping.compact import compact
@@ -215,6 +216,26 @@ def test_rows_that_were_taken_up_by_the_way_are_told_by_the_next_refresh(
     assert trace.neurons("head.weight")[0].tolist() == [*STEPS, 200]
     assert trace.refresh()
     assert not trace.refresh()
+
+
+def test_what_was_made_of_files_that_went_meanwhile_is_not_kept_for_those_of_now(
+    tmp_path: Path, info: RunInfo
+) -> None:
+    with TraceWriter(tmp_path, info, flush_every=1e6) as writer:
+        files = TraceFiles(find(tmp_path), Cache())
+        seen: list[str] = []
+
+        def made_while_a_run_goes_on() -> str:
+            seen.append(files.version)
+            writer.scalar(len(seen), "loss", 0.5)
+            writer.flush()
+            assert files.refresh()
+            return seen[-1]
+
+        assert files.kept(("x",), made_while_a_run_goes_on, len) == seen[-1]
+        assert len(seen) > 1
+        assert files.kept(("x",), lambda: files.version, len) == files.version != seen[-1]
+        assert files.kept(("x",), made_while_a_run_goes_on, len) == files.version
 
 
 def test_a_trace_in_an_object_store_is_compacted_and_stays_open(

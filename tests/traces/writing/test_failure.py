@@ -6,18 +6,19 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from optgeom.traces.files.lock import Lock
 from optgeom.traces.info import RunInfo
 from optgeom.traces.keeping.verify import verify
 from optgeom.traces.schema import Cell
 from optgeom.traces.store import open_trace
 from optgeom.traces.writer import TraceWriter
-from optgeom.traces.writing import attempts, runfile, sink
+from optgeom.traces.writing import attempts, manifest, runfile, sink
 
 MakeCell = Callable[..., Cell]
 Record = Callable[..., None]
@@ -55,6 +56,7 @@ def test_a_matrix_that_does_not_fit_costs_no_row_that_does(tmp_path: Path) -> No
     lines = done.stderr.splitlines()
     assert [line.split()[0] for line in lines] == ["ERROR"] + ["WARNING"] * 3
     assert "File too large" in lines[0]
+    assert "room" not in lines[0]  # no disk is full
     trace = open_trace(out)
     assert not trace.closed
     assert not trace.is_live
@@ -70,6 +72,36 @@ def test_a_matrix_that_does_not_fit_costs_no_row_that_does(tmp_path: Path) -> No
     assert report.ok
     assert [one.message for one in report.findings] == [f"attempt 0 ended early: {trace.failed}"]
     assert [one.name for one in out.rglob(".*") if one.is_file()] == [".run-copy.json"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("in_store", [False, True])
+def test_a_full_disk_is_said_with_what_can_be_done(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    info: RunInfo,
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    in_store: bool,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sink.RawLog, "add", fail)
+    out = request.getfixturevalue("uri") if in_store else tmp_path / "run"
+    with TraceWriter(out, info) as writer:
+        record(writer, [0], raw=(0,))
+    (said,) = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    full = "the disk of the trace is full"
+    if in_store:
+        full = f"the disk of {writer.path}, where records wait for the store (TMPDIR moves it), is"
+    assert full in said
+    assert said.endswith(
+        "What is there can be read; nothing more is written, also when there is room: only a "
+        "resume (start_step=) writes again"
+    )
+    assert open_trace(out).steps().tolist() == [0]
 
 
 def test_what_waits_behind_the_failure_is_written_or_counted(
@@ -130,7 +162,7 @@ def test_matrices_of_an_open_step_count_as_dropped(
     assert verify(tmp_path).ok
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [1, 2, 99])
 def test_run_json_that_cannot_be_replaced_is_never_closed(
     trace_path: Path,
     info: RunInfo,
@@ -154,7 +186,7 @@ def test_run_json_that_cannot_be_replaced_is_never_closed(
     assert [one.levelname for one in caplog.records] == ["ERROR"]
     trace = open_trace(trace_path)
     assert not trace.closed
-    assert trace.failed == ("OSError: [Errno 28] No space left on device" if times == 1 else None)
+    assert trace.failed == ("OSError: [Errno 28] No space left on device" if times < 99 else None)
     assert trace.info.attempts[0].closed is not None
     assert trace.last_step == 40
 
@@ -192,3 +224,68 @@ def test_a_failed_run_is_resumed_like_any_other(
     assert [one.failed is None for one in trace.info.attempts] == [False, True]
     assert trace.steps().tolist() == [0, 10, 20]
     assert trace.steps(table="updates").tolist() == [10]
+
+
+@pytest.mark.parametrize("made", [0, 2])
+def test_cells_that_cannot_be_made_are_counted(
+    tmp_path: Path, info: RunInfo, cell: MakeCell, made: int
+) -> None:
+    def make() -> Iterator[tuple[Cell, dict[str, object], np.ndarray]]:
+        for step in range(made):
+            yield cell(step), {"status": "ok"}, np.ones(8, np.float32)
+        raise ValueError("no more")
+
+    with TraceWriter(tmp_path, info, flush_every=1e6) as writer:
+        writer.cells(make, 5, 100)
+        assert not writer.flush()
+    assert isinstance(writer.failure, ValueError)
+    assert writer.dropped == {"metrics": 5 - made}
+    assert open_trace(tmp_path).metrics().num_rows == made
+
+
+def test_flush_tells_whether_everything_is_in_files(
+    tmp_path: Path, info: RunInfo, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TraceWriter(tmp_path, info, flush_every=1e6) as writer:
+        assert writer.flush()
+        writer.metrics(cell(0), {"status": "ok"})
+        assert writer.flush()
+        writer.metrics(cell(1), {"status": "ok", "neuron_norm_cv": "no number"})
+        assert not writer.flush()
+        assert writer.flush()  # of what was recorded since then nothing is missing
+    assert writer.flush()
+    writer.metrics(cell(2), {"status": "ok"})
+    assert not writer.flush()
+
+
+def test_a_lock_that_cannot_be_let_go_keeps_nobody_waiting(
+    tmp_path: Path, info: RunInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Lock) -> None:
+        raise OSError(5, "Input/output error")
+
+    writer = TraceWriter(tmp_path, info)
+    with monkeypatch.context() as patch:
+        patch.setattr(Lock, "release", fail)
+        writer.close()
+        asked = threading.Thread(target=writer.flush, daemon=True)
+        asked.start()
+        asked.join(20)
+        assert not asked.is_alive()
+    assert open_trace(tmp_path).closed
+
+
+def test_what_failed_is_said_at_the_end_where_there_was_no_room_before(
+    tmp_path: Path, info: RunInfo, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with TraceWriter(tmp_path, info, flush_every=1e6) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(sink.WriteAhead, "append", full)
+            patch.setattr(manifest, "update_run", full)
+            record(writer, [0])
+            assert not writer.flush()
+        assert open_trace(tmp_path).failed is None
+    assert open_trace(tmp_path).failed == "OSError: [Errno 28] No space left on device"

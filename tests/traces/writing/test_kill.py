@@ -17,6 +17,7 @@ from optgeom.traces.keeping.verify import verify
 from optgeom.traces.schema import Cell
 from optgeom.traces.store import open_trace
 from optgeom.traces.writer import TraceWriter
+from tests.traces.objects import Objects
 
 RUN = """
 import sys, time
@@ -138,6 +139,25 @@ def test_a_forked_child_neither_writes_nor_waits(
         writer.neurons(cell(0), np.ones(8))
     trace = open_trace(tmp_path)
     assert trace.neurons(layers[0].name)[0].tolist() == [0]
+
+
+def test_nor_does_one_whose_parent_held_every_lock(
+    objects: Objects, uri: str, info: RunInfo, cell: Callable[..., Cell], quick: None
+) -> None:
+    with TraceWriter(uri, info) as writer:
+        assert writer._mirror is not None
+        with writer._changed, writer._mirror.room._lock:  # as another thread may at the fork
+            child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            writer.metrics(cell(1), {"status": "ok"})
+            writer.update(cell(1), np.ones((8, 4), np.float32))
+            writer.end_step(1)
+            writer.amend(config={})
+            kept = writer.flush()
+            writer.close()
+            os._exit(0 if writer.dropped == {"metrics": 1, "updates": 1} and not kept else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_run_that_forgets_to_close_is_closed_at_exit(tmp_path: Path) -> None:

@@ -235,6 +235,7 @@ time.sleep(600)
         assert before == [*range(10)]
         done = upload(killed, uri)
         assert done.removed
+        assert [one.name for one in killed.parents[1].iterdir()] == []
         self.whole(uri)
         assert not open_trace(uri).closed
         with pytest.raises(NotATrace, match="neither a trace nor a spool"):

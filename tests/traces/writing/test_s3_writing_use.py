@@ -198,7 +198,7 @@ class TestUpload:
         assert open_trace(uri).info == open_trace(trace_path).info
         with objects.counted() as asked:
             again = upload(trace_path, uri)
-        assert (again.files, again.bytes, again.same) == (0, 0, 6)
+        assert (again.files, again.bytes, again.same) == (0, 0, 7)
         assert not [one for one in asked if one[0] == "PUT"]
         with TraceWriter(trace_path, info, start_step=40, flush_every=1e6) as writer:
             record(writer, [40], raw=(40,))
@@ -208,7 +208,7 @@ class TestUpload:
             trace = open_trace(uri)
             assert trace.steps().tolist() == [0, 10, 20, 30, 40]
             assert not trace.closed
-            assert upload(trace_path, uri).same == live.files - 1 + 6
+            assert upload(trace_path, uri).same == live.files + live.same
         assert upload(trace_path, uri).files > 0
         assert trace.refresh()
         assert trace.closed

@@ -348,7 +348,7 @@ class TestRanks:
     ) -> None:
         up = layers[0]
         other = TraceWriter(tmp_path, info, rank=1)
-        assert files(tmp_path) == []
+        assert files(tmp_path) == [".lock-r00001"]
         first = TraceWriter(tmp_path, info, rank=0)
         whole = np.arange(32, dtype=np.float32).reshape(8, 4)
         for rank, writer in enumerate((first, other)):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optgeom.commands.runs import runs_at
 from optgeom.terminal import counted
-from optgeom.traces.printable import size_in_words
+from optgeom.traces.files.address import masked, name_of
+from optgeom.traces.printable import printable, size_in_words
 
 if TYPE_CHECKING:
     from optgeom.traces.keeping.compacted import Compacted
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("runs")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be done, and change nothing. Bytes are not compared, and so damage is not "
+    "seen: a segment that is damaged is not merged, when it comes to that.",
+)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def compact(runs: str, dry_run: bool, as_json: bool) -> None:
     """Merge the small segments of a trace, and seal what killed processes left.
@@ -31,16 +36,15 @@ def compact(runs: str, dry_run: bool, as_json: bool) -> None:
     """
     from optgeom.traces.errors import TraceError
     from optgeom.traces.keeping.compact import compact as compact_one
+    from optgeom.traces.keeping.verify import traces_at
 
-    traces, damaged = runs_at(runs)
-    done: list[dict[str, Any]] = [
-        {"run": name, "error": message} for name, message in damaged.items()
-    ]
-    for name, one in traces.items():
-        row: dict[str, Any] = {"run": name}
+    done: list[dict[str, Any]] = []
+    for path in traces_at(runs):
+        name = masked(path)
+        row: dict[str, Any] = {"run": name_of(path)}
         try:
             with counted(name) as progress:
-                made = compact_one(one.uri, progress=progress, dry_run=dry_run)
+                made = compact_one(path, progress=progress, dry_run=dry_run)
             row |= made.to_json()
             said = [*_said(name, made)]
         except TraceError as error:
@@ -51,13 +55,13 @@ def compact(runs: str, dry_run: bool, as_json: bool) -> None:
             sys.exit(130)
         done.append(row)
         for line in () if as_json else said:
-            click.echo(line)
+            click.echo(printable(line))
     if as_json:
         click.echo(json.dumps(done))
     else:
         for row in done:
             if "error" in row:
-                click.echo(f"optgeom: {row['run']}: {row['error']}", err=True)
+                click.echo(printable(f"optgeom: {row['error']}"), err=True)
     failed = any("error" in row or any(one["damaged"] for one in row["left"]) for row in done)
     sys.exit(1 if failed else 0)
 
@@ -68,7 +72,7 @@ def _said(name: str, made: Compacted) -> Iterator[str]:
         if one.damaged:
             yield f"{name}: left where it is: {one.why}"
     for why, count in waiting.items():
-        yield f"{name}: {_counted(count, 'stream')} left to the process that writes: {why}"
+        yield f"{name}: {_counted(count, 'stream')} left as it is: {why}"
     segments, into = sum(one.segments for one in made.merged), len(made.merged)
     sealed, removed = len(made.sealed), len(made.removed)
     changes = [

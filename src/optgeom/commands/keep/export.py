@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
-import optgeom
 from optgeom.commands.ask.steps import steps_of
+from optgeom.commands.runs import one_run, repair_named
+from optgeom.traces.errors import TraceError
+
+if TYPE_CHECKING:
+    from optgeom.traces.trace import Trace
 
 _SHEET_ROWS = 1 << 20
 """What a spreadsheet shows of a file, the header among them."""
@@ -68,15 +73,21 @@ def export(
     from optgeom.traces.keeping.export import export as write
 
     target: str | TextIO = sys.stdout if to == "-" else to
-    done = write(
-        optgeom.open_trace(path),
-        target,
-        table=table,
-        steps=steps_of(steps),
-        layers=layers or None,
-        stages=stages or None,
-        overwrite=overwrite,
-    )
+    if not overwrite and Path(to).is_file():
+        raise TraceError(f"{to} is there already: choose another name, or pass --overwrite")
+    with repair_named(path):
+        trace = one_run(path, "optgeom trace export")
+        done = write(
+            trace,
+            target,
+            table=table,
+            steps=steps_of(steps),
+            layers=layers or None,
+            stages=stages or None,
+            overwrite=overwrite,
+        )
+        if not done.rows:
+            click.echo(f"No row was chosen: {_there(trace, table)}.", file=sys.stderr)
     if to == "-":
         return
     click.echo(f"{done.rows:,} rows and {len(done.columns)} columns in {to}")
@@ -86,3 +97,15 @@ def export(
             "--steps, or open the file with pandas, polars, R or DuckDB.",
             file=sys.stderr,
         )
+
+
+def _there(trace: Trace, table: str) -> str:
+    """Which steps a table has; of an option that leaves all out it is mostly that of steps."""
+    if table == "scalars":
+        steps = sorted(set(trace.scalars()["step"].to_pylist()))
+    elif table == "joined":
+        steps = trace.steps(stage=None, table=None).tolist()
+    else:
+        steps = trace.steps(stage=None, table=table).tolist()
+    what = "the trace" if table == "joined" else f"its table {table}"
+    return f"{what} has steps {steps[0]} to {steps[-1]}" if steps else f"{what} is empty"
