@@ -15,9 +15,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from tests.faults.flips import main as flips
-
 from tests.faults.faults import FAULTS, Fault
+from tests.faults.flips import main as flips
 from tests.faults.victim import Reference, reference
 
 
