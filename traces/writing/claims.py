@@ -124,7 +124,8 @@ def _writer_of(where: Path | Place, name: str) -> str:
     """What a claim says of who made it; empty where it says nothing, or has gone."""
     try:
         data = where.read(name) if isinstance(where, Place) else (where / name).read_bytes()
-    except OSError:
+    except (OSError, TraceError):
+        # it is withdrawn just now, or the store does not say: a claim of somebody all the same
         return ""
     return data[:200].decode(errors="replace").strip()
 

@@ -54,7 +54,10 @@ class Interrupts(logging.Handler):
 def interrupts() -> Iterator[None]:
     handler = Interrupts()
     logging.getLogger("optgeom").addHandler(handler)
+    # a job that a shell has put behind ignores Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    signal.signal(signal.SIGINT, before)
     logging.getLogger("optgeom").removeHandler(handler)
 
 
