@@ -41,6 +41,13 @@ def watched(out: Path, rows: int, told: int, **more: object) -> None:
     train(out, told=told, **more)
 
 
+def appears(path: Path) -> None:
+    """Wait until a running child has made a file or folder."""
+    end = time.monotonic() + ENOUGH
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.005)
+
+
 def killed(folder: Path, chance: random.Random, known: Reference) -> str:
     """SIGKILL at a random moment, then the run is resumed, and perhaps killed again."""
     out, first, lives = folder / "run", None, 0
@@ -161,9 +168,7 @@ def unwritable(folder: Path, chance: random.Random, known: Reference) -> str:
         assert train(out, told=told) == known.loss
 
     life = live(run)
-    end = time.monotonic() + ENOUGH
-    while not (out / "metrics").exists() and time.monotonic() < end:
-        time.sleep(0.005)
+    appears(out / "metrics")
     time.sleep(chance.uniform(0.0, 0.4))
     places = [out, *(one for one in out.iterdir() if one.is_dir())]
     for one in places:
@@ -184,9 +189,7 @@ def moved_away(folder: Path, chance: random.Random, known: Reference) -> str:
         assert train(out, told=told) == known.loss
 
     life = live(run)
-    end = time.monotonic() + ENOUGH
-    while not (out / "metrics").exists() and time.monotonic() < end:
-        time.sleep(0.005)
+    appears(out / "metrics")
     time.sleep(chance.uniform(0.0, 0.4))
     out.rename(elsewhere)
     code, last = life.wait()
@@ -231,12 +234,11 @@ def jumping_clock(folder: Path, chance: random.Random, known: Reference) -> str:
         assert train(out, told=told) == known.loss
 
     life = live(run)
-    end = time.monotonic() + ENOUGH
-    while not (out / "run.json").exists() and time.monotonic() < end:
-        time.sleep(0.005)
+    appears(out / "run.json")
     trace, seen = optgeom.open_trace(out), 0
     try:
         jump()
+        end = time.monotonic() + ENOUGH
         while len(trace.steps()) < STEPS and time.monotonic() < end:
             # the clock of the files has been moved as well: into the future, and to 1970
             stamp = chance.uniform(0, 4e9)
@@ -284,9 +286,7 @@ def read_while_written(folder: Path, chance: random.Random, known: Reference) ->
                 return
 
     life = live(partial(watched, out, chance.choice((6, 16, 40))))
-    end = time.monotonic() + ENOUGH
-    while not (out / "metrics").exists() and time.monotonic() < end:
-        time.sleep(0.005)
+    appears(out / "metrics")
     readers = [threading.Thread(target=read) for _ in range(2)]
     for one in readers:
         one.start()
