@@ -63,10 +63,18 @@ def intercepted(told: Told, on_error: Callable[[Exception], None]) -> Iterator[N
                 own[name] = partial(_call, slot, name, inner, name in known, told, on_error)
         yield
     finally:
-        for own, known in reversed(before):
-            for name in METHODS:
-                own.pop(name, None)
-            own.update(known)
+        try:
+            _give_back(before)
+        except KeyboardInterrupt:  # it came in between
+            _give_back(before)
+            raise
+
+
+def _give_back(before: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    for own, known in reversed(before):
+        for name in METHODS:
+            own.pop(name, None)
+        own.update(known)
 
 
 def _call(

@@ -82,18 +82,15 @@ class _Worn(threading.local):
 _worn = _Worn()
 
 
-def _push() -> None:
-    if _worn.depth == 0:
-        _worn.mode.__enter__()
-    _worn.depth += 1
-
-
-def _pop() -> None:
-    _worn.depth -= 1
-    if _worn.depth:
+def _take_off(entry: tuple[Reading, OnError], mode: _Watching, depth: int) -> None:
+    """Go back to a depth; at none of it the mode is off."""
+    if entry in mode.readings:
+        mode.readings.remove(entry)
+    _worn.depth = depth
+    if depth or _worn.mode is not mode:
         return
-    if _get_current_dispatch_mode() is _worn.mode:
-        _worn.mode.__exit__(None, None, None)
+    if _get_current_dispatch_mode() is mode:
+        mode.__exit__(None, None, None)
     else:
         # somebody entered a mode inside the step and left it there: ours stays beneath, inert
         _worn.mode = _Watching()
@@ -107,15 +104,19 @@ def worn(reading: Reading, on_error: OnError) -> Iterator[None]:
         reading: the captured step.
         on_error: called once if the reading itself fails; it is then told nothing more.
     """
-    entry, mode = (reading, on_error), _worn.mode
-    mode.readings.append(entry)
-    _push()
+    entry, mode, depth = (reading, on_error), _worn.mode, _worn.depth
     try:
+        mode.readings.append(entry)
+        if not depth:
+            mode.__enter__()
+        _worn.depth = depth + 1
         yield
     finally:
-        if entry in mode.readings:
-            mode.readings.remove(entry)
-        _pop()
+        try:
+            _take_off(entry, mode, depth)
+        except KeyboardInterrupt:  # it came in between
+            _take_off(entry, mode, depth)
+            raise
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import astuple, replace
 from functools import partial
 from math import prod
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -99,8 +98,7 @@ class Recorder:
         self._whole = False
         self._captures: dict[int, Capture] = {}
         self._lock = threading.RLock()
-        self._closed = False
-        self._raised = False
+        self._closed = self._raised = False
         self._findings = findings
         self._to_tell: tuple[Finding, ...] = ()
         self._guard = Guard(partial(record_stop, writer, weakref.ref(self)))
@@ -124,12 +122,7 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._raised = self._raised or error is not None  # never in the way of another error
         self._close(error)
 
@@ -241,8 +234,6 @@ class Recorder:
         self._lock = threading.RLock()  # another thread may have held it at the fork
         self._detach()
 
-    # -- one optimizer's step, called by its wrapped `step` ------------------------------------
-
     def begin(self, optimizer: Any) -> Begun:
         """An optimizer is about to step."""
         place = self._places[id(optimizer)]
@@ -252,7 +243,7 @@ class Recorder:
             if place in self._stepped:
                 self._next_step()
             begins = self._plan is None and not self._stepped
-            if begins and (self._step == self._due or self._whole):
+            if begins and (self._whole or self._due is not None and self._due <= self._step):
                 with self._guard.harmless():
                     self._make_plan()
             if self._plan is None:
@@ -265,7 +256,7 @@ class Recorder:
         now = time.perf_counter()
         with self._lock:
             place = self._places[id(optimizer)]
-            begun = self._running.pop(place)
+            begun = self._running.pop(place, now)
             if done:
                 self._costs.inside += now - begun
                 self._has_stepped(place, now)
@@ -277,6 +268,12 @@ class Recorder:
         with self._captured(optimizer):
             return step()
 
+    def interrupted(self, optimizer: Any) -> None:
+        """Ctrl-C may have come among what is ours here: no step of this optimizer runs any more."""
+        place = self._places[id(optimizer)]
+        self._running.pop(place, None)
+        self._captures.pop(place, None)
+
     def closure_returned(self, optimizer: Any) -> None:
         """A closure has made the gradients anew."""
         capture = self._captures.get(self._places[id(optimizer)])
@@ -286,17 +283,22 @@ class Recorder:
 
     @contextmanager
     def _around(self, optimizer: Any) -> Iterator[None]:
-        begun, done = self.begin(optimizer), False
-        if begun is Begun.CAPTURED:
-            with self._captured(optimizer):
-                yield
-            return
+        done = False
         try:
-            yield
-            done = True
-        finally:
-            if begun is Begun.COUNTED:
-                self.passed(optimizer, done)
+            begun = self.begin(optimizer)
+            if begun is Begun.CAPTURED:
+                with self._captured(optimizer):
+                    yield
+                return
+            try:
+                yield
+                done = True
+            finally:
+                if begun is Begun.COUNTED:
+                    self.passed(optimizer, done)
+        except KeyboardInterrupt:
+            self.interrupted(optimizer)
+            raise
 
     def _begin(self, optimizer: Any, place: int, planned: Plan) -> Begun:
         started = time.perf_counter()
@@ -327,8 +329,8 @@ class Recorder:
         finally:
             ended = time.perf_counter()
             with self._lock:
-                begun = self._running.pop(place)
-                del self._captures[place]
+                begun = self._running.pop(place, ended)
+                self._captures.pop(place, None)
                 if done:
                     with self._guard.harmless():
                         self._end(capture)
@@ -357,8 +359,6 @@ class Recorder:
         self._capturing.end(capture, flags)
         if new:  # on every rank at the same step, so that all of them may stop
             self._to_tell = self._ranks.share(self._findings.take())
-
-    # -- the recorder's own step, over all its optimizers --------------------------------------
 
     def _make_plan(self) -> None:
         # where several ranks share the trace, one whose capture has failed still takes part

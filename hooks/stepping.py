@@ -37,6 +37,9 @@ class Listener(Protocol):
     def run(self, optimizer: Any, step: Callable[[], Any]) -> Any:
         """Run a captured step, with whatever belongs around it, and return its result."""
 
+    def interrupted(self, optimizer: Any) -> None:
+        """Ctrl-C has ended a step, or came among what was done for it: it is over."""
+
     def closure_returned(self, optimizer: Any) -> None:
         """A closure has just made the gradients anew."""
 
@@ -83,6 +86,9 @@ class Attachment:
                 return listening.run(
                     instance, lambda: resumed(before, functools.partial(inner, *args, **kwargs))
                 )
+            except KeyboardInterrupt:
+                listening.interrupted(instance)
+                raise
             finally:
                 pause(before)
 

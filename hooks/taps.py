@@ -60,7 +60,6 @@ def listening(reading: Reading, optimizer: Any, on_error: OnError) -> Iterator[N
         on_error: called if a copy cannot be made.
     """
     entry = (reading, on_error)
-    _listening.append(entry)
     observed = hasattr(optimizer, "stage_observer")
     before = optimizer.stage_observer if observed else None
 
@@ -69,11 +68,20 @@ def listening(reading: Reading, optimizer: Any, on_error: OnError) -> Iterator[N
         if before is not None:
             before(parameter, stage, tensor)
 
-    if observed:
-        optimizer.stage_observer = observe
-    try:
-        yield
-    finally:
+    def deaf() -> None:
         if observed:
             optimizer.stage_observer = before
-        _listening.remove(entry)
+        if entry in _listening:
+            _listening.remove(entry)
+
+    try:
+        _listening.append(entry)
+        if observed:
+            optimizer.stage_observer = observe
+        yield
+    finally:
+        try:
+            deaf()
+        except KeyboardInterrupt:  # it came in between
+            deaf()
+            raise

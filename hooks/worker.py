@@ -40,7 +40,9 @@ class Worker:
         self._on_error = on_error
         self._wait = wait
         self._jobs: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
-        self._room = threading.Condition()
+        # `with` takes this one: a Condition's own is Python code, and Ctrl-C can leave it locked
+        self._mutex = threading.RLock()
+        self._room = threading.Condition(self._mutex)
         self._held = 0
         self._failed = False
         self._closed = self._ended = False
@@ -62,7 +64,7 @@ class Worker:
         Returns:
             Whether it was accepted.
         """
-        with self._room:
+        with self._mutex:
             self.offered += size
             if self._full(size) and self._wait:
                 started = time.perf_counter()
@@ -71,8 +73,8 @@ class Worker:
             if self._refuses or self._full(size):
                 self.dropped += 1
                 return False
-            self._held += size
             self._jobs.put((job, size))
+            self._held += size  # in this order Ctrl-C leaves no bytes that nobody will give back
         return True
 
     @property
@@ -88,7 +90,7 @@ class Worker:
             while self._next():  # between jobs no name here keeps a matrix, or the run, alive
                 pass
         finally:
-            with self._room:  # whatever ended it: nobody may wait for it any more
+            with self._mutex:  # whatever ended it: nobody may wait for it any more
                 self._ended = True
                 self._room.notify_all()
 
@@ -106,7 +108,7 @@ class Worker:
             self._on_error(error)
         finally:
             self.seconds += time.thread_time() - started
-            with self._room:
+            with self._mutex:
                 self._held -= size
                 self.done += size
                 self._room.notify_all()
@@ -114,12 +116,12 @@ class Worker:
 
     def drain(self) -> None:
         """Wait until what was accepted so far has run."""
-        with self._room:
-            self._room.wait_for(lambda: not self._held or self._ended)
+        with self._mutex:
+            self._room.wait_for(lambda: self._held <= 0 or self._ended)
 
     def close(self) -> None:
         """Finish what was accepted and end the thread; any number of times."""
-        with self._room:
+        with self._mutex:
             if not self._closed:
                 self._closed = True
                 self._jobs.put(None)

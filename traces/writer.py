@@ -115,7 +115,9 @@ class TraceWriter:
         self._queue: deque[Entry] = deque()
         self._taken: deque[Entry] = deque()
         self._queued = 0
-        self._changed = threading.Condition()
+        # `with` takes this one: a Condition's own is Python code, and Ctrl-C can leave it locked
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)
         self._asked = self._answered = self._told_lost = 0
         self._urgent = self._closing = self._ended = False
         self._process = os.getpid()
@@ -258,7 +260,7 @@ class TraceWriter:
         """
         if self._forked:
             return False
-        with self._changed:
+        with self._mutex:
             self._asked += 1
             ticket = self._asked
             self._changed.notify_all()
@@ -280,7 +282,7 @@ class TraceWriter:
         """
         if self._forked:
             return
-        with self._changed:
+        with self._mutex:
             self._error = self._error or error
             self._closing = True
             self._changed.notify_all()
@@ -320,7 +322,7 @@ class TraceWriter:
             # another thread may have held any lock at the fork
             self._losses.add("metrics" if what == "cells" else what, rows * (what not in _ORDERS))
             return
-        with self._changed:
+        with self._mutex:
             while self._wait and self._full(size) and not self._refusing:
                 self._urge()
                 self._changed.wait()
@@ -363,7 +365,7 @@ class TraceWriter:
             if self._lock is not None:
                 self._try(self._lock.release)
         finally:
-            with self._changed:
+            with self._mutex:
                 self._ended = True
                 self._changed.notify_all()
 
@@ -387,7 +389,7 @@ class TraceWriter:
         deadline = time.monotonic() + self._flush_every
         done = False
         while not done:
-            with self._changed:
+            with self._mutex:
                 # rows wait for the flush: a thread that took each at once would hold the
                 # interpreter's lock just when the run's next operations want it
                 self._changed.wait_for(
@@ -402,14 +404,14 @@ class TraceWriter:
                 entry = self._taken.popleft()
                 self._take(entry)
                 self._manifest.beat()
-                with self._changed:
+                with self._mutex:
                     self._queued -= entry.size
                     self._changed.notify_all()
             done = closing or asked > self._answered or time.monotonic() >= deadline
         self._tables.flush()
         self._manifest.beat()
         self.seconds = time.thread_time()
-        with self._changed:
+        with self._mutex:
             self._answered = asked
             self._changed.notify_all()
             return not (closing and not self._queue)
@@ -427,7 +429,7 @@ class TraceWriter:
         self._manifest.end(self.failure or self._error)
 
     def _fail(self, error: BaseException) -> None:
-        with self._changed:
+        with self._mutex:
             first, self.failure = self.failure is None, self.failure or error
             self._taken.extend(self._queue)
             self._queue.clear()

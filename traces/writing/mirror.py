@@ -68,7 +68,9 @@ class Mirror:
         self._failures = 0
         self._refusal = ""
         self._streams_due = 0.0
-        self._changed = threading.Condition()
+        # `with` takes this one: a Condition's own is Python code, and Ctrl-C can leave it locked
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)
         self._asked = self._tried = self._answered = self._last = 0
         self._stopping = self._complete = False
         self._thread = threading.Thread(target=self._work, name="optgeom-mirror", daemon=True)
@@ -90,7 +92,7 @@ class Mirror:
 
     def catch_up(self, seconds: float) -> bool:
         """Wait until the store has all that is in the spool now; False if it has not in time."""
-        with self._changed:
+        with self._mutex:
             ticket = self._ask()
             self._changed.wait_for(lambda: self._answered >= ticket or self._stopping, seconds)
             return self._answered >= ticket
@@ -101,7 +103,7 @@ class Mirror:
         What is left is said in the log, and stays; so is a spool of an earlier process. Whatever
         breaks the wait off, as Ctrl-C does, goes on its way after that.
         """
-        with self._changed:
+        with self._mutex:
             if self._stopping:
                 return
         if self._failures >= _REFUSED_TIMES:
@@ -115,7 +117,7 @@ class Mirror:
 
     def abandon(self) -> None:
         """End at once, with a spool in which there is nothing yet: it goes."""
-        with self._changed:
+        with self._mutex:
             self._complete = self._stopping = True
             self._changed.notify_all()
         self._thread.join(_STOP_SECONDS)
@@ -129,7 +131,7 @@ class Mirror:
     def _bring_all(self, seconds: float) -> None:
         """Wait until the store has everything, and say so where that takes long."""
         quiet = min(seconds, _QUIET_SECONDS)
-        with self._changed:
+        with self._mutex:
             self._last = self._ask()
             is_done = self._changed.wait_for(self._has_ended, quiet)
         if is_done or quiet == seconds:
@@ -142,7 +144,7 @@ class Mirror:
             size_in_words(self._uploading.left()),
             self._spool.folder,
         )
-        with self._changed:
+        with self._mutex:
             self._changed.wait_for(self._has_ended, seconds - quiet)
 
     def _has_ended(self) -> bool:
@@ -152,7 +154,7 @@ class Mirror:
     def _end(self, why: str) -> None:
         """Stop the thread, and say what is left and why."""
         is_complete = self._answered >= self._last > 0 and not self._uploading.left()
-        with self._changed:
+        with self._mutex:
             if self._stopping:
                 return  # another thread has ended it
             waiting = {one: said[-1] if said else why for one, said in self._left.items()}
@@ -195,7 +197,7 @@ class Mirror:
 
     def _wait(self) -> bool:
         """Wait for the next turn; False when there is none."""
-        with self._changed:
+        with self._mutex:
             self._changed.wait_for(
                 lambda: self._stopping or self._asked > self._tried, timeout=self._next_wait()
             )
@@ -210,7 +212,7 @@ class Mirror:
         return wait * random.uniform(0.5, 1.0)
 
     def _try(self) -> None:
-        with self._changed:
+        with self._mutex:
             asked = self._asked
             is_asked = asked > self._answered
         before = self._uploading.files
@@ -220,7 +222,7 @@ class Mirror:
             self._failed(error, progressed=self._uploading.files > before)
         else:
             self._worked()
-        with self._changed:
+        with self._mutex:
             self._tried = asked
             if not self._failures:
                 self._answered = asked
@@ -243,7 +245,7 @@ class Mirror:
             refusal = f"{size_in_words(waits)} of it are not in the store" if waits else ""
         except Exception as error:  # noqa: BLE001 -- whatever it was, the records wait
             refusal = scrubbed(str(error) or type(error).__name__, self._place.address)
-        with self._changed:
+        with self._mutex:
             tried = len(self._left[left]) + 1
             if refusal and tried < _REFUSED_TIMES:
                 self._left[left].append(refusal)
