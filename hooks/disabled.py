@@ -5,7 +5,6 @@ from __future__ import annotations
 import copyreg
 import os
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -41,12 +40,7 @@ class Disabled(Recorder):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.close()
 
     def __repr__(self) -> str:

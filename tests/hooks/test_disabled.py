@@ -25,7 +25,7 @@ def test_it_has_the_surface_of_a_recorder() -> None:
     public = {
         name: member for name, member in vars(Recorder).items() if not name.startswith("_")
     } | {name: vars(Recorder)[name] for name in ("__enter__", "__exit__", "__repr__", "__init__")}
-    internal = {"begin", "run", "passed", "closure_returned", "forked"}
+    internal = {"begin", "run", "passed", "interrupted", "closure_returned", "forked"}
     for name, member in public.items():
         if name in internal:
             continue

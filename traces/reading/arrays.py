@@ -97,10 +97,29 @@ class Arrays:
         """See Trace.matrix."""
 
         def read() -> Floats:
+            found = self._near(step, layer, stage)
+            if found is not None:
+                return found
             index, rows = self._cell("updates", step, layer, stage)
             return read_matrix(index.parts, rows, (layer, stage, step), self._naming.shape(layer))
 
         return self._files.anew(read)
+
+    def _near(self, step: int, layer: str, stage: str) -> Floats | None:
+        """A whole matrix by the segments of its step alone; None where that does not give one."""
+        index = self._files.at_step("updates", step)
+        if index is None:
+            return None
+        find = self._files.vocabulary.find
+        rows = index.rows(find(layer), find(stage)).at(step)
+        try:
+            if len(rows):
+                return read_matrix(
+                    index.parts, rows, (layer, stage, step), self._naming.shape(layer)
+                )
+        except NotCaptured:
+            pass  # the other blocks may be in files that were not opened, or are not there
+        return None
 
     def matrices(self, stages: Names, layers: Names, steps: Steps) -> Iterator[tuple[Cell, Floats]]:
         """See Trace.matrices."""

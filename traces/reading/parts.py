@@ -6,8 +6,10 @@ kept, and columns and lists are read when they are asked.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 
 import pyarrow as pa
 
@@ -36,6 +38,7 @@ class PartTable:
         self._schema = schema
         self.folder = folder
         self.parts: tuple[Part, ...] = ()
+        self._early: dict[PartName, Part] = {}
 
     @property
     def types(self) -> Mapping[str, pa.DataType]:
@@ -54,7 +57,7 @@ class PartTable:
             DamagedTrace: a file is truncated or its bytes changed.
             FileNotFoundError: a file went between the listing and now; list again.
         """
-        before = {part.name: part for part in self.parts}
+        before = self._early | {part.name: part for part in self.parts}
         names = select_parts(entries, records=self._schema is not None)
         sizes = {name: entries[name.file].size for name in names}
         found: dict[PartName, Part] = {}
@@ -76,6 +79,41 @@ class PartTable:
                     self._source, name, self.folder, sizes[name], upto, self._schema, grown
                 )
         self.parts = tuple(found[name] for name in names if name in found)
+        self._early.clear()
+
+    def at_step(self, entries: Mapping[str, Entry], step: int) -> tuple[Part, ...]:
+        """The segments that hold a step, found without opening all of them.
+
+        Each writer's segments mostly come in the order of their steps, so they are halved until
+        the step is found: some of ten thousand are opened, and kept for the next question.
+
+        Args:
+            entries: as in refresh.
+            step: that is asked for.
+
+        Returns:
+            Those that hold it; some may be missing where steps were not written in their order.
+
+        Raises:
+            DamagedTrace: as refresh.
+            FileNotFoundError: as refresh.
+        """
+        found: list[Part] = []
+        names = [name for name in select_parts(entries, records=True) if name.digest]
+        for _, group in groupby(names, key=lambda name: (name.attempt, name.rank)):
+            own = list(group)
+
+            def steps(name: PartName) -> tuple[int, int]:
+                if name not in self._early:
+                    (self._early[name],) = self._open([name], {name: entries[name.file].size})
+                there = self._early[name].keys["step"].values
+                return (int(there[0]), int(there[-1])) if len(there) else (step, step)
+
+            at = bisect_right(own, step, key=lambda name: steps(name)[0]) - 1
+            while at >= 0 and steps(own[at])[1] >= step:
+                found.append(self._early[own[at]])
+                at -= 1
+        return tuple(sorted(found, key=lambda part: part.name))
 
     def _open(self, names: Sequence[PartName], sizes: Mapping[PartName, int]) -> list[SealedPart]:
         def read(name: PartName) -> SealedPart:

@@ -160,6 +160,25 @@ class TraceFiles:
                 index = made[1]
             return index
 
+    def at_step(self, name: str, step: int) -> CellIndex | None:
+        """Where the cells of one step are, without opening all files of a table.
+
+        Returns:
+            None where all of them are needed: several attempts may have come to the step. What it
+            does not find may be there all the same (PartTable.at_step).
+        """
+        with self.lock:
+            version, known = self._indexes.get(name, ("", None))
+            if known is not None and version == self.version:
+                return known
+            if self._attempts() > 1:
+                return None
+            try:
+                parts = self._table(name).at_step(self._folder_entries(name), step)
+            except FileNotFoundError:
+                return None  # a segment was replaced after the listing
+            return CellIndex(parts, None)
+
     def newest(self) -> Newest | None:
         """The newest attempt that has a cell at each step; None if there is only one attempt."""
         with self.lock:
@@ -243,11 +262,14 @@ class TraceFiles:
             newest=self.newest() if newest_only else None,
         )
 
-    def _load(self, name: str) -> PartTable:
+    def _table(self, name: str) -> PartTable:
         if name not in self._tables:
             schema = table_schema(name, self.info.columns) if name in TABLES else None
             self._tables[name] = PartTable(self._source, name, schema)
-        table = self._tables[name]
+        return self._tables[name]
+
+    def _load(self, name: str) -> PartTable:
+        table = self._table(name)
         if name not in self._fresh:
             table.refresh(self._folder_entries(name))
             self._fresh.add(name)
@@ -265,9 +287,7 @@ class TraceFiles:
         return pa.schema(list(fields.values()))
 
     def _find_newest(self) -> Newest | None:
-        files = [path.split("/") for path in self.entries]
-        names = [parse_name(path[-1]) for path in files if path[0] in CELL_TABLES]
-        if len({name.attempt for name in names if name is not None}) < 2:
+        if self._attempts() < 2:
             return None
         pairs = [
             part.keys.pairs("step", "attempt")
@@ -276,6 +296,11 @@ class TraceFiles:
         ]
         steps, attempts = (np.concatenate(one) for one in zip(*pairs, strict=True))
         return Newest.of(steps, attempts)
+
+    def _attempts(self) -> int:
+        files = [path.split("/") for path in self.entries]
+        names = [parse_name(path[-1]) for path in files if path[0] in CELL_TABLES]
+        return len({name.attempt for name in names if name is not None})
 
     def _read_run(self) -> RunInfo:
         self._run, name = self.place.read(RUN_FILE), self.place.of(RUN_FILE)
