@@ -243,7 +243,7 @@ class Recorder:
             if place in self._stepped:
                 self._next_step()
             begins = self._plan is None and not self._stepped
-            if begins and (self._whole or self._due is not None and self._due <= self._step):
+            if begins and (self._whole or (self._due is not None and self._due <= self._step)):
                 with self._guard.harmless():
                     self._make_plan()
             if self._plan is None:
