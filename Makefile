@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults fuzz soak optimizers table gpu lint fmt chromium screenshots clean
+.PHONY: help install demo test faults fuzz soak optimizers table frameworks gpu notebooks lint fmt docs pages chromium screenshots clean
 
 PYTHON ?= python3
 SERVE ?= 1
@@ -65,6 +65,20 @@ optimizers: .venv-optimizers/.done ## Install the packages that bring optimizers
 table: .venv-optimizers/.done ## Write docs/optimizers.md
 	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m tests.optimizers.table
 
+# as above, but with what mlflow-skinny holds back; torch stays that of .venv
+.venv-frameworks/.done: tests/frameworks/requirements.txt .venv/.dev
+	$(BIN)/python -m venv .venv-frameworks
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' \
+		> $$(.venv-frameworks/bin/python -c 'import site; print(site.getsitepackages()[0])')/development.pth
+	.venv-frameworks/bin/pip install --disable-pip-version-check -q -r tests/frameworks/requirements.txt
+	@touch $@
+
+# the settings of pyproject.toml, but for what keeps these tests out of the others
+frameworks: .venv-frameworks/.done ## Install Trainer, Lightning, accelerate, TensorBoard, W&B and MLflow, test with them
+	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -m pytest \
+		-o addopts='-p no:dash --import-mode=importlib --strict-markers --strict-config -ra --durations=15' \
+		tests/frameworks
+
 faults: .venv/.dev ## Kill, starve and damage captured runs in every way, see what is left (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
@@ -74,6 +88,9 @@ soak: .venv/.dev ## Write a million records, say how memory grew; then 100,000 s
 
 gpu: .venv/.dev ## Check and measure on the CUDA devices that are there, write a report under benchmarks/results
 	$(BIN)/python benchmarks/gpu.py
+
+notebooks: .venv/.dev ## Execute every notebook on fresh runs of the demo
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_notebooks.py
 
 lint: .venv/.dev ## ruff, mypy --strict, the import contracts
 	$(BIN)/ruff check .
@@ -85,8 +102,15 @@ fmt: .venv/.dev ## Format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# the variable silences Material's note on what comes after it
+docs: .venv/.dev ## Build the documentation into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pages: .venv/.dev ## Write the pages of docs/ that are made from code: metrics, diagnose, command line
+	$(BIN)/python -m tests.docs.pages
+
 screenshots: .venv/.dev chromium ## Take the pictures under docs/screenshots from runs/demo
 	$(BIN)/python tests/dashboard/screenshots.py runs/demo docs/screenshots
 
 clean: ## Remove the environment and the demo's traces
-	rm -rf .venv .venv-optimizers .venv-fuzz runs/demo
+	rm -rf .venv .venv-optimizers .venv-fuzz .venv-frameworks runs/demo site

@@ -137,10 +137,11 @@ def measure(matrix: Any, **context: Any) -> dict[str, Value]:
     Raises:
         OptgeomError: if the matrix is not a real matrix with entries, or a keyword is unknown.
 
-    >>> import numpy as np
-    >>> found = measure(np.diag([4.0, 2.0, 1.0]))
-    >>> round(found["condition_number"], 6), found["status"]
-    (4.0, 'ok')
+    Examples:
+        >>> import numpy as np
+        >>> found = measure(np.diag([4.0, 2.0, 1.0]))
+        >>> round(found["condition_number"], 6), found["status"]
+        (4.0, 'ok')
     """
     known = {field.name for field in fields(Context)}
     if unknown := sorted(context.keys() - known):

@@ -44,9 +44,10 @@ def audit(factory: Factory, *, ranks: bool = True) -> AuditReport:
     Raises:
         AuditError: the optimizer cannot be made, its lr is zero, or none of its steps runs.
 
-    >>> report = audit(lambda params: torch.optim.SGD(params, lr=0.1), ranks=False)
-    >>> report["orthogonalizes"], report["momentum"]
-    (False, 0.0)
+    Examples:
+        >>> report = audit(lambda params: torch.optim.SGD(params, lr=0.1), ranks=False)
+        >>> report["orthogonalizes"], report["momentum"]
+        (False, 0.0)
     """
     with _LOCK, _undisturbed():
         subject, measured = _alone(factory)

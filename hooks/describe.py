@@ -7,11 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from optgeom.hooks.clock import Clocks
 from optgeom.hooks.layers import Decision, Layer
+from optgeom.traces import markup
 
 ROW_BYTES = 80
 """Bytes on disk of a row of metrics, or of spectra without its values: 76 in the demo's traces."""
+
+ROWS = 200
+"""Parameters that a notebook shows."""
 
 _NAMES = 60
 """Characters of a name's column; longer names push their line to the right, uncut."""
@@ -40,7 +46,43 @@ class Description:
         ]
         return "\n".join([*lines, "", *self._summary()])
 
-    __repr__ = __str__  # a notebook's last line, and the prompt, show the table
+    __repr__ = __str__  # the prompt shows the table, and a notebook a page of it
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (d.name, _size(d.shape), _matrices(d), "; ".join([d.reason, *d.notes]))
+            for d in self.decisions[:ROWS]
+        ]
+        heads = ("parameter", "stored", "captured as", "what it is, or why not")
+        more = len(self.decisions) - ROWS
+        said = [f"{more:,} more parameters: print() shows all"] if more > 0 else []
+        said += [line for line in self._summary() if line]
+        table = markup.columns(heads, rows, right=(1, 2), wrap=(0, 3))
+        return markup.shown("What is captured", "", table, markup.listed(said))
+
+    @property
+    def table(self) -> pa.Table:
+        """A row per parameter: name, shape, captured, matrices (kind and shape), reason, notes."""
+        shape = pa.list_(pa.int64())
+        matrices = pa.list_(pa.struct([("kind", pa.string()), ("shape", shape)]))
+        each = self.decisions
+        return pa.table(
+            {
+                "parameter": pa.array([d.name for d in each], pa.string()),
+                "shape": pa.array([list(d.shape) for d in each], shape),
+                "captured": pa.array([d.captured for d in each], pa.bool_()),
+                "matrices": pa.array(
+                    [[{"kind": k, "shape": list(s)} for k, s in d.matrices] for d in each],
+                    matrices,
+                ),
+                "reason": pa.array([d.reason for d in each], pa.string()),
+                "notes": pa.array([list(d.notes) for d in each], pa.list_(pa.string())),
+            }
+        )
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The table, as Arrow hands it over: polars.DataFrame(found), duckdb.sql("from found")."""
+        return self.table.__arrow_c_stream__(requested_schema)
 
     def _summary(self) -> list[str]:
         kinds = Counter(kind for d in self.decisions for kind, _ in d.matrices)

@@ -14,8 +14,8 @@ import threading
 import time
 from pathlib import Path
 
+from optgeom.hooks.beside import Beside
 from optgeom.hooks.costs import Costs, percent
-from optgeom.hooks.findings import Findings
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.sharding import Ranks
 from optgeom.hooks.worker import Worker
@@ -35,7 +35,7 @@ class Ending:
         ranks: Ranks,
         guard: Guard,
         costs: Costs,
-        findings: Findings,
+        beside: Beside,
         layers: int,
         budget: float | None,
     ) -> None:
@@ -47,7 +47,7 @@ class Ending:
             ranks: give their process group back.
             guard: knows what stopped the capture.
             costs: what capture took.
-            findings: took time too.
+            beside: took time too; what it still has to send is sent once the trace is whole.
             layers: how many are captured.
             budget: the share that was allowed.
         """
@@ -56,7 +56,7 @@ class Ending:
         self._ranks = ranks
         self._guard = guard
         self._costs = costs
-        self._findings = findings
+        self._beside = beside
         self._layers = layers
         self._budget = budget
         self._process = os.getpid()
@@ -86,6 +86,8 @@ class Ending:
         with self._guard.harmless():
             self._ranks.close()
         with self._guard.harmless():
+            self._beside.following.end()
+        with self._guard.harmless():
             self._say(time.perf_counter() - started)
 
     def later(self) -> None:
@@ -100,7 +102,7 @@ class Ending:
         if self._ranks.rank:
             return
         costs = self._costs
-        background = self._worker.seconds + self._writer.seconds + self._findings.seconds
+        background = self._worker.seconds + self._writer.seconds + self._beside.seconds
         failure = self._guard.error or self._writer.failure
         left_out = {
             "budget": costs.rows_left_out,

@@ -17,16 +17,16 @@ import torch
 
 from optgeom.geometry.diagnosis.finding import Finding
 from optgeom.hooks.aside import Aside, aside, stand_aside
+from optgeom.hooks.beside import Beside
 from optgeom.hooks.budget import DOUBLED, Budget, Spent
 from optgeom.hooks.calls import intercepted
 from optgeom.hooks.capture import Capturing
 from optgeom.hooks.captured import Capture
 from optgeom.hooks.clock import Clocks, Plan, cadences, next_capture, plan
-from optgeom.hooks.costs import Costs, percent
+from optgeom.hooks.costs import Costs
 from optgeom.hooks.describe import Description, describe
 from optgeom.hooks.disk import ROOM_ENDS, Room, raw_bytes
 from optgeom.hooks.ending import Ending
-from optgeom.hooks.findings import Findings
 from optgeom.hooks.forks import tell_children
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Decision, Layer
@@ -36,6 +36,7 @@ from optgeom.hooks.replaced import Replaced
 from optgeom.hooks.scalars import Scalars, record_stop
 from optgeom.hooks.scaler import skipped
 from optgeom.hooks.sharding import Ranks
+from optgeom.hooks.shown import Shown
 from optgeom.hooks.stepping import Attachment, Begun
 from optgeom.hooks.taps import listening
 from optgeom.hooks.worker import WAITING_BYTES, Worker
@@ -44,7 +45,7 @@ from optgeom.traces.writer import TraceWriter
 logger = logging.getLogger(__name__)
 
 
-class Recorder:
+class Recorder(Shown):
     """What `optgeom.watch` returns: a handle, and a context manager that closes itself."""
 
     def __init__(
@@ -66,7 +67,7 @@ class Recorder:
         strict: bool,
         wait: bool,
         room: Room,
-        findings: Findings,
+        beside: Beside,
     ) -> None:
         """Attach; use `optgeom.watch`, which checks the arguments."""
         self._optimizers = list(optimizers)
@@ -87,7 +88,6 @@ class Recorder:
         self._strict = strict
         self._room = room
         self._raw_bytes = self._last_raw = 0
-        self._updates_stopped = False
         self._warn = logger.warning if ranks.rank == 0 else logger.debug  # all see the same
         self._replaced = Replaced(model, self._optimizers, layers, self._warn)
         self._step = self._last_step = start_step
@@ -98,8 +98,8 @@ class Recorder:
         self._whole = False
         self._captures: dict[int, Capture] = {}
         self._lock = threading.RLock()
-        self._closed = self._raised = False
-        self._findings = findings
+        self._closed = self._raised = self._updates_stopped = False
+        self._beside, self._findings = beside, beside.findings
         self._to_tell: tuple[Finding, ...] = ()
         self._guard = Guard(partial(record_stop, writer, weakref.ref(self)))
         self._costs = Costs()
@@ -110,7 +110,7 @@ class Recorder:
             layers, records, self._worker, ranks, self._guard, self._costs, stages
         )
         self._ending = Ending(
-            writer, self._worker, ranks, self._guard, self._costs, findings, len(layers), budget
+            writer, self._worker, ranks, self._guard, self._costs, beside, len(layers), budget
         )
         weakref.finalize(self, self._ending.later).atexit = False
         self._attachments = [
@@ -125,11 +125,6 @@ class Recorder:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._raised = self._raised or error is not None  # never in the way of another error
         self._close(error)
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "stopped" if self.failure else f"step {self._step}"
-        share = percent(self._costs.share(self._background))
-        return f"<Recorder of {len(self._layers)} layers, {state}, {share} of the run>"
 
     @property
     def step(self) -> int:
@@ -420,12 +415,12 @@ class Recorder:
             lost["writer"] = sum(self._writer.dropped.values())
             for name, value in costs.scalars(self._background, lost):
                 self._writer.scalar(self._step, name, value)
-        self._findings.look(self._step)
+        self._beside.look(self._step)
         self._keep_to_budget()
 
     @property
     def _background(self) -> float:
-        return self._worker.seconds + self._writer.seconds + self._findings.seconds
+        return self._worker.seconds + self._writer.seconds + self._beside.seconds
 
     def _part(self, layers: Iterable[int]) -> float:
         return sum(self._weights[i] for i in layers)

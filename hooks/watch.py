@@ -12,17 +12,21 @@ from typing import Any, Literal
 from torch import nn
 
 from optgeom.geometry.threads import use_one_thread
+from optgeom.hooks.beside import Beside
 from optgeom.hooks.clock import CADENCES, Clock, Clocks, cadences
 from optgeom.hooks.disabled import VARIABLE, Disabled, is_disabled
 from optgeom.hooks.disk import Room, room_of
 from optgeom.hooks.ending import announce, shown
 from optgeom.hooks.errors import WatchError
 from optgeom.hooks.findings import Findings, OnFinding
+from optgeom.hooks.frameworks.wrapping import rewired, unwrapped
 from optgeom.hooks.layers import LayerFilter, select
 from optgeom.hooks.manifest import names_of, run_info
 from optgeom.hooks.observe import STAGES
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.sharding import Ranks
+from optgeom.hooks.sinks.following import Following
+from optgeom.hooks.sinks.sink import Sink, checked
 from optgeom.hooks.targets import targets_of
 from optgeom.hooks.views import View
 from optgeom.traces.files.address import is_uri, masked, name_of
@@ -50,6 +54,7 @@ def watch(
     run: str | None = None,
     config: Mapping[str, Any] | None = None,
     on_finding: OnFinding | None = None,
+    also: Sequence[Sink] = (),
 ) -> Recorder:
     """Record the geometry of what an optimizer does to a model, from the next step on.
 
@@ -58,9 +63,10 @@ def watch(
 
     Args:
         model: whose matrices are watched.
-        optimizer: one that has `param_groups` and `step`, or several.
+        optimizer: one that has `param_groups` and `step`, or several. Of accelerate's and
+            Lightning's wrappers, the optimizer inside is watched.
         out: the folder of the trace, or a URI of an object store ("s3://bucket/runs/a"), any that
-            pyarrow.fs opens: docs/traces.md says where records wait when the store is away.
+            pyarrow.fs opens: docs/keeping.md says where records wait when the store is away.
         every: steps between captures of neuron norms and scalars.
         spectra_every: steps between captures of singular values, a multiple of `every`; None:
             the same.
@@ -88,6 +94,8 @@ def watch(
             something, once per rule and severity: after a captured step, on every rank at the same
             one, and at the end by rank 0. What it raises is raised from `optimizer.step()`, or from
             `close`, so that a job may stop itself.
+        also: sinks of `optgeom.sinks`, such as TensorBoard(folder): get a few numbers every few
+            seconds, docs/frameworks.md.
 
     Returns:
         The recorder: a context manager, to be closed after training.
@@ -97,10 +105,12 @@ def watch(
         TraceExists: `out` holds a trace and `start_step` is None.
         TraceError: `out` cannot be written, or a live process is writing to it.
     """
-    optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    given_optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    optimizers = [unwrapped(one) for one in given_optimizers]
     _check(model, optimizers, stages, budget, start_step)
     if on_finding is not None and not callable(on_finding):
         raise WatchError(f"on_finding takes a function of one finding, got {on_finding!r}")
+    sinks = checked(also)
     if when_full not in (None, "drop", "wait"):
         raise WatchError(f'when_full must be "drop", "wait" or None, got {when_full!r}')
     if not 0.0 < flush_every < math.inf:
@@ -137,11 +147,14 @@ def watch(
         world_size=ranks.size,
     )
     try:
-        writer, room = _open(out, info, ranks, start_step, wait=wait, flush_every=flush_every)
+        following = Following(sinks if ranks.rank == 0 else (), start_step=start_step)
+        writer, room = _open(
+            out, info, ranks, start_step, following, wait=wait, flush_every=flush_every
+        )
     except BaseException:
         ranks.close()
         raise
-    return Recorder(
+    recorder = Recorder(
         model,
         optimizers,
         captured,
@@ -158,10 +171,15 @@ def watch(
         strict=strict,
         wait=wait,
         room=room,
-        findings=Findings(
-            writer.place, on_finding, reads=ranks.rank == 0, start_step=start_step or 0
+        beside=Beside(
+            Findings(writer.place, on_finding, reads=ranks.rank == 0, start_step=start_step or 0),
+            following,
         ),
     )
+    for one in given_optimizers:
+        rewired(one)
+    following.start(writer.place, writer.scalar)
+    return recorder
 
 
 def _clocks(layers: LayerFilter, given: Clock) -> dict[str, Clocks]:
@@ -185,9 +203,10 @@ def _open(
     info: RunInfo,
     ranks: Ranks,
     start_step: int | None,
+    following: Following,
     **settings: Any,
 ) -> tuple[TraceWriter, Room]:
-    """Rank 0 makes the trace, or fails for all; then the others add their parts to it.
+    """Rank 0 opens the sinks, makes the trace, or fails for all; then the others add their parts.
 
     Returns:
         This rank's writer, and the room for the raw matrices of all.
@@ -201,10 +220,12 @@ def _open(
     room = Room(0)
     if ranks.rank == 0:
         try:
+            following.open(info.run)
             writer = make()
             attempt, room = writer.attempt, room_of(writer)
         except Exception as error:  # noqa: BLE001 -- the other ranks wait for the answer
             refusal = error
+            following.close()
     attempt, room, refused = ranks.share((attempt, room, refusal))
     if refused is not None:
         raise refused

@@ -235,8 +235,9 @@ def normuon_settings(family: str = "paper", **overrides: Any) -> NorMuonSettings
         TypeError: A name that is no setting (the nearest is named), a value of a wrong type.
         ValueError: An unknown family, a value outside its range.
 
-    >>> normuon_settings("dion", nesterov=True).momentum_form
-    'heavy_ball'
+    Examples:
+        >>> normuon_settings("dion", nesterov=True).momentum_form
+        'heavy_ball'
     """
     check_choice("family", family, choices=FAMILIES)
     return with_overrides(FAMILIES[family], overrides, owner="NorMuon")

@@ -88,9 +88,10 @@ def param_groups(
             trainable parameters.
         TypeError: An AdamW setting that does not exist.
 
-    >>> groups = param_groups(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)))
-    >>> [group["param_names"] for group in groups]
-    [['0.weight'], ['0.bias', '1.weight', '1.bias']]
+    Examples:
+        >>> groups = param_groups(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)))
+        >>> [group["param_names"] for group in groups]
+        [['0.weight'], ['0.bias', '1.weight', '1.bias']]
     """
     check_lr(adamw_lr)
     if lr is not None:

@@ -132,8 +132,9 @@ def orthogonalize(
     Raises:
         ValueError: Fewer than two dimensions, an unknown name, an impossible step count.
 
-    >>> orthogonalize(torch.zeros(2, 3)).abs().max().item()
-    0.0
+    Examples:
+        >>> orthogonalize(torch.zeros(2, 3)).abs().max().item()
+        0.0
     """
     if matrix.ndim < 2:
         raise ValueError(f"orthogonalize takes (..., m, n) matrices; got {tuple(matrix.shape)}")
@@ -180,8 +181,9 @@ def polynomial(singular_values: Tensor, *, coefficients: str = "jordan") -> Tens
     Returns:
         The same shape, float64.
 
-    >>> polynomial(torch.tensor([1.0]), coefficients="simple").item()
-    1.0
+    Examples:
+        >>> polynomial(torch.tensor([1.0]), coefficients="simple").item()
+        1.0
     """
     table = COEFFICIENT_SETS[coefficients]
     s = singular_values.to(torch.float64)

@@ -48,8 +48,9 @@ def second_moment_shape(shape: tuple[int, ...], *, settings: NorMuonSettings) ->
     Returns:
         (..., m, 1), or (..., 1, n) where the columns are the larger axis.
 
-    >>> second_moment_shape((4, 8), settings=normuon_settings("larger-axis"))
-    (1, 8)
+    Examples:
+        >>> second_moment_shape((4, 8), settings=normuon_settings("larger-axis"))
+        (1, 8)
     """
     rows, cols = shape[-2:]
     return (*shape[:-2], *((rows, 1) if _neurons_are_rows(shape, settings) else (1, cols)))
@@ -175,11 +176,12 @@ class NorMuon(MatrixOptimizer):
         TypeError: A setting that does not exist; the nearest is named.
         ValueError: A value outside its range, or a group with 1-D parameters and no mark.
 
-    >>> weight = torch.nn.Parameter(torch.zeros(4, 3))
-    >>> weight.grad = torch.eye(4, 3)
-    >>> NorMuon([weight], lr=0.1).step()
-    >>> round(weight.square().mean().sqrt().item(), 6)
-    0.02
+    Examples:
+        >>> weight = torch.nn.Parameter(torch.zeros(4, 3))
+        >>> weight.grad = torch.eye(4, 3)
+        >>> NorMuon([weight], lr=0.1).step()
+        >>> round(weight.square().mean().sqrt().item(), 6)
+        0.02
     """
 
     algorithm: ClassVar[str] = "normuon"

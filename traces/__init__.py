@@ -63,8 +63,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # lazily: `import optgeom.traces` must not cost what pyarrow costs
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'optgeom.traces' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker, a name that is not there is an error
+
+    def __getattr__(name: str) -> Any:
+        # lazily: `import optgeom.traces` must not cost what pyarrow costs
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'optgeom.traces' has no attribute {name!r}")

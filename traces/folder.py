@@ -16,6 +16,7 @@ from optgeom.traces.files.cache import Cache
 from optgeom.traces.files.place import Place, find
 from optgeom.traces.info import RUN_FILE
 from optgeom.traces.names import TEMPORARY
+from optgeom.traces.shown import traces_html
 from optgeom.traces.trace import Trace
 
 _LOG = logging.getLogger(__name__)
@@ -128,6 +129,9 @@ class Traces(Mapping[str, Trace]):
     def __repr__(self) -> str:
         damaged = f"; damaged: {', '.join(self._damaged)}" if self._damaged else ""
         return f"<Traces {self.path!r}: {', '.join(self) or 'none'}{damaged}>"
+
+    def _repr_html_(self) -> str:
+        return traces_html(self.path, self._traces, self._damaged)
 
 
 def open_traces(path: str | os.PathLike[str]) -> Traces:

@@ -24,6 +24,7 @@ from optgeom.traces.reading.naming import Naming
 from optgeom.traces.reading.part import Floats
 from optgeom.traces.reading.reader import TraceFiles
 from optgeom.traces.schema import CELL_TABLES, STAGES, Cell
+from optgeom.traces.shown import trace_html
 
 
 class Trace:
@@ -307,6 +308,9 @@ class Trace:
         state = ended or ("live" if self.is_live else "not closed")
         layers = f"{len(self.layers)} layers"
         return f"<Trace {self.name!r}: {layers}, {reach}, stages {stages or 'none'}, {state}>"
+
+    def _repr_html_(self) -> str:
+        return trace_html(self, self._files.entries)
 
     def index(self, table: str) -> CellIndex:
         """Where the cells of a table are now; for analyses that go through all of them.

@@ -40,7 +40,7 @@ class TraceWriter:
 
     Args:
         out: a folder, made if it is not there; or a URI of an object store that pyarrow.fs opens.
-            Records for a store lie in a local spool until it has them (docs/traces.md).
+            Records for a store lie in a local spool until it has them (docs/keeping.md).
         info: what run.json shall say. Only rank 0 writes it.
         rank: this process's rank; every rank writes its own files into the same folder.
         start_step: resume the trace that is there as a new attempt that begins with this step.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,8 +9,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from optgeom.geometry.catalogue import METRICS
+from optgeom.traces import markup
 
 _DASH = "\N{EN DASH}"
+_GAP = "\N{EM SPACE}"
 
 
 class Shown(NamedTuple):
@@ -112,6 +113,10 @@ class Comparison:
     def _repr_html_(self) -> str:
         return _html(self)
 
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The table, as Arrow hands it over: polars.DataFrame(found), duckdb.sql("from found")."""
+        return self.table.__arrow_c_stream__(requested_schema)
+
 
 def _shown(row: Mapping[str, Any], reference: str) -> Shown:
     if row["median"] is None:
@@ -182,24 +187,20 @@ def _plain(runs: Sequence[str], blocks: Sequence[Block]) -> list[str]:
 
 
 def _html(found: Comparison) -> str:
-    left, right = (f"text-align:{side};white-space:nowrap" for side in ("left", "right"))
-    heads = "".join(f'<th colspan="3" style="{left}">{html.escape(run)}</th>' for run in found.runs)
-    lines = [f"<tr><th></th>{heads}</tr>"]
+    heads = [markup.cell(run, tag="th", span=3) for run in found.runs]
+    rows = [[markup.cell(""), *heads]]
     for block in found.blocks():
-        title = f"{html.escape(block.title)} <code>{block.metric}</code>"
-        whole = f'colspan="{1 + 3 * len(found.runs)}" style="{left};padding-top:.8em"'
-        lines.append(f"<tr><th {whole}>{title}</th></tr>")
+        title = f"{block.title} ({block.metric})"
+        rows.append([markup.cell(title, tag="th", span=1 + 3 * len(found.runs))])
         for kind, shown in block.rows:
-            texts = "".join(
-                f'<td style="{right}">{one.median}</td>'
-                f'<td style="{left};opacity:.6">{one.quartiles}</td>'
-                f'<td style="{right};padding-right:1.5em">{one.ratio}</td>'
-                for one in shown
-            )
-            lines.append(f'<tr><td style="{left}">{html.escape(kind)}</td>{texts}</tr>')
-    said = "".join(f"<li>{html.escape(finding)}</li>" for finding in found.findings)
-    return (
-        f"<div><p>{html.escape(found.title)}</p>"
-        f'<table style="font-variant-numeric:tabular-nums">{"".join(lines)}</table>'
-        f"<ul>{said}</ul></div>"
+            row = [markup.cell(kind)]
+            for one in shown:
+                row += [
+                    markup.cell(one.median, side="right"),
+                    markup.cell(one.quartiles, dim=True),
+                    markup.cell(f"{one.ratio}{_GAP}", side="right"),
+                ]
+            rows.append(row)
+    return markup.shown(
+        "Comparison", found.title, markup.table(rows), markup.listed(found.findings)
     )

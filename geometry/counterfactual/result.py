@@ -13,6 +13,7 @@ from optgeom.geometry.comparison.result import Comparison, number
 from optgeom.geometry.counterfactual.findings import findings
 from optgeom.geometry.counterfactual.rule import Rule
 from optgeom.geometry.counterfactual.summary import Row, spread, summarized
+from optgeom.traces import markup
 from optgeom.traces.store import Trace
 
 By = Literal["layer", "kind"]
@@ -161,6 +162,28 @@ class WhatIf:
         return "\n\n".join(parts)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return "".join(self._shown(name) for name in self.rules)
+
+    def _shown(self, rule: str) -> str:
+        rows = self.rows(rule, "kind") if self.has_answer(rule) else ()
+        numbers = range(1, len(HEADS))
+        table = markup.columns(HEADS, map(shown, rows), right=numbers) if rows else ""
+        beside = f"computed from {self.trace.name}"
+        beside += f": applied {_ARROW} computed, medians" if rows else ": no medians"
+        return markup.shown(
+            self.rules[rule].title, beside, table, markup.listed(self.findings(rule))
+        )
+
+    @property
+    def table(self) -> pa.Table:
+        """`summary()`: a row for each rule and layer."""
+        return self.summary()
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The table, as Arrow hands it over: polars.DataFrame(found), duckdb.sql("from found")."""
+        return self.table.__arrow_c_stream__(requested_schema)
 
 
 HEADS = ("", "cells used", "CV of neuron norms", "condition number", "RMS ratio", "cosine")

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
+
+from optgeom.traces import markup
+
 Severity = Literal["severe", "warning", "note"]
 
 SEVERITIES: tuple[Severity, ...] = ("severe", "warning", "note")
@@ -68,9 +72,9 @@ class Finding:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Diagnosis:
-    """What was found in one run, and what could not be looked for.
+    """What was found in one run, and what could not be looked for; printed as a line each.
 
     Attributes:
         run: Its name.
@@ -106,3 +110,56 @@ class Diagnosis:
         """A line per finding."""
         lines = [f"{one.severity}: {one.title}" for one in self.findings]
         return "\n".join(lines or [f"{self.run}: nothing was found"])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
+    @property
+    def table(self) -> pa.Table:
+        """A row per finding: rule, severity, title, layers, steps, evidence, cause, advice."""
+        rows = [one.to_json() for one in self.findings]
+        return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The table, as Arrow hands it over: polars.DataFrame(found), duckdb.sql("from found")."""
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+_EVIDENCE = pa.struct(
+    [
+        ("layer", pa.string()),
+        ("step", pa.int64()),
+        ("stage", pa.string()),
+        ("what", pa.string()),
+        ("value", pa.float64()),
+        ("expected", pa.string()),
+    ]
+)
+_SCHEMA = pa.schema(
+    [
+        ("rule", pa.string()),
+        ("severity", pa.string()),
+        ("title", pa.string()),
+        ("layers", pa.list_(pa.string())),
+        ("steps", pa.list_(pa.int64())),
+        ("evidence", pa.list_(_EVIDENCE)),
+        ("cause", pa.string()),
+        ("advice", pa.string()),
+    ]
+)
+
+
+def _html(found: Diagnosis) -> str:
+    looked = f"{len(found.judged)} of {len(found.judged) + len(found.not_judged)} rules could look"
+    heads = ("", "what was found", "most likely from", "try")
+    rows = [(one.severity, one.title, one.cause, one.advice) for one in found.findings]
+    table = markup.columns(heads, rows, wrap=(1, 2, 3)) if rows else ""
+    counts = [f"{found.count(one)} {one}" for one in SEVERITIES if found.count(one)]
+    said = f"{', '.join(counts) or 'nothing was found'}; {looked}"
+    rules: dict[str, list[str]] = {}
+    for rule, why in found.not_judged.items():
+        rules.setdefault(why, []).append(rule)
+    blind = [f"not judged: {', '.join(names)}: {why}" for why, names in rules.items()]
+    return markup.shown(found.run, said, table, markup.listed(blind))

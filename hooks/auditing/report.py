@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from optgeom.hooks.auditing.subject import AuditError
+from optgeom.traces import markup
 
 UNKNOWN = "unknown"
+NOTHING = "Nothing was found that you should know before training."
 Severity = Literal["severe", "warning", "note"]
 
 
@@ -59,9 +64,9 @@ class AuditFinding:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AuditReport:
-    """What an optimizer really does.
+    """What an optimizer really does; printed as a table.
 
     Attributes:
         optimizer: the class's name.
@@ -84,6 +89,42 @@ class AuditReport:
 
     def __getitem__(self, name: str) -> Any:
         return self._answer(name).value
+
+    def __str__(self) -> str:
+        """A line per answer, and the findings below."""
+        rows = [(name, plain(one.value), one.measured) for name, one in self.answers.items()]
+        name, value = (max((len(row[place]) for row in rows), default=0) for place in (0, 1))
+        lines = [f"{row[0]:{name}}  {row[1]:{value}}  {row[2]}".rstrip() for row in rows]
+        said = [f"- {one.severity}: {one.text}" for one in self.findings]
+        return "\n".join([self.optimizer, "", *lines, "", *(said or [f"- {NOTHING}"])])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        settings = ", ".join(f"{name}={plain(value)}" for name, value in self.settings.items())
+        rows = [(name, plain(one.value), one.measured) for name, one in self.answers.items()]
+        table = markup.columns(("", "answer", "measured"), rows, wrap=(2,))
+        said = [f"{one.severity}: {one.text}" for one in self.findings] or [NOTHING]
+        beside = {"gradient": self.gradients, "two ranks": self.ranks}
+        for title, cases in beside.items():
+            said += [f"{title}, {one}: {text.partition('. ')[0]}" for one, text in cases.items()]
+        return markup.shown(self.optimizer, settings, table, markup.listed(said))
+
+    @property
+    def table(self) -> pa.Table:
+        """A row per answer: its name, its value as text (null where there is none), measured."""
+        found = list(self.answers.items())
+        return pa.table(
+            {
+                "answer": pa.array([name for name, _ in found], pa.string()),
+                "value": pa.array([_text(one.value) for _, one in found], pa.string()),
+                "measured": pa.array([one.measured for _, one in found], pa.string()),
+            }
+        )
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The table, as Arrow hands it over: polars.DataFrame(found), duckdb.sql("from found")."""
+        return self.table.__arrow_c_stream__(requested_schema)
 
     @property
     def is_clean(self) -> bool:
@@ -128,6 +169,27 @@ class AuditReport:
             near = difflib.get_close_matches(name, self.answers, n=2) or list(self.answers)[:3]
             raise AuditError(f"no answer is called {name!r}: try {' or '.join(near)}")
         return self.answers[name]
+
+
+def plain(value: object) -> str:
+    """A value of an audit or of settings, for people.
+
+    >>> [plain(value) for value in (None, True, [0.68, 1.13], 0.95, "rows")]
+    ['-', 'yes', '0.68 to 1.13', '0.95', 'rows']
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        is_band = len(value) == 2 and all(isinstance(one, float) for one in value)
+        return f"{value[0]:g} to {value[1]:g}" if is_band else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _text(value: Any) -> str | None:
+    """A word as it is, and JSON of what is none, for answers are of several types."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optgeom import dashboard, figures, geometry, hooks, optim, traces, trainer
+    from optgeom import (
+        dashboard,
+        figures,
+        frameworks,
+        geometry,
+        hooks,
+        optim,
+        sinks,
+        traces,
+        trainer,
+    )
     from optgeom.geometry.analyze import analyze
     from optgeom.geometry.compare import compare
     from optgeom.geometry.diagnose import diagnose
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = ("dashboard", "figures", "geometry", "hooks", "optim", "traces", "trainer")
+_MODULES = ("frameworks", "sinks")
 _HOMES = {
     "OptgeomError": "optgeom.traces.errors",
     "Recorder": "optgeom.hooks.recorder",
@@ -57,12 +68,14 @@ __all__ = [
     "dashboard",
     "diagnose",
     "figures",
+    "frameworks",
     "geometry",
     "hooks",
     "measure",
     "open_trace",
     "open_traces",
     "optim",
+    "sinks",
     "traces",
     "trainer",
     "watch",
@@ -83,14 +96,16 @@ def _check_rooms() -> None:
 _check_rooms()
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"optgeom.{name}")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'optgeom' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker, a name that is not there is an error
+
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS or name in _MODULES:
+            return importlib.import_module(f"optgeom.{name}")
+        if name in _HOMES:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module 'optgeom' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

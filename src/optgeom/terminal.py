@@ -251,7 +251,9 @@ AUDIT_SECTIONS = (
 
 def audit_tables(report: AuditReport) -> Iterator[RenderableType]:
     """What an audit found: the answers with what was measured, odd gradients, ranks, findings."""
-    settings = ", ".join(f"{name}={_plain(value)}" for name, value in report.settings.items())
+    from optgeom.hooks.auditing.report import NOTHING, plain
+
+    settings = ", ".join(f"{name}={plain(value)}" for name, value in report.settings.items())
     yield Text.assemble((report.optimizer, "bold"), (f"  {settings}", "dim"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
@@ -261,7 +263,7 @@ def audit_tables(report: AuditReport) -> Iterator[RenderableType]:
         table.add_row(Text(f"\n{title}", "bold"))
         for name in names:
             answer = report.answers[name]
-            value = _plain(answer.value)
+            value = plain(answer.value)
             style = "dim" if value in ("unknown", "-") else "cyan"
             table.add_row(Text(name), Text(value, style), Text(answer.measured, "dim"))
     yield table
@@ -275,24 +277,9 @@ def audit_tables(report: AuditReport) -> Iterator[RenderableType]:
             yield listed
     yield ""
     if not report.findings:
-        yield Text("Nothing was found that you should know before training.")
+        yield Text(NOTHING)
     found = Table.grid(padding=(0, 1))
     for finding in report.findings:
         style = {"severe": "bold red", "warning": "bold yellow"}.get(finding.severity, "bold")
         found.add_row(Text(finding.severity, style), Text(finding.text))
     yield found
-
-
-def _plain(value: object) -> str:
-    """A value of an audit or of settings in a cell."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return f"{value[0]:g} to {value[1]:g}" if _is_band(value) else str(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _is_band(value: list[object]) -> bool:
-    return len(value) == 2 and all(isinstance(one, float) for one in value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,15 +25,22 @@ SIDE, MATRICES = 1024, 16
 NEVER = 1_000_000
 
 
+def _shortly() -> None:
+    time.sleep(0.5)
+
+
 def peak_of(
-    step: int, model: nn.Module, optimizer: torch.optim.Optimizer, seconds: float = 0.1
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    after: Callable[[], object] = lambda: None,
 ) -> int:
-    """Bytes of the largest resident memory during an optimizer's step and a while after it."""
+    """Bytes of the largest resident memory during an optimizer's step and what comes after it."""
     generator = torch.Generator().manual_seed(step)
     model(torch.randn(4, SIDE, generator=generator)).square().mean().backward()
     Path("/proc/self/clear_refs").write_text("5")
     optimizer.step()
-    time.sleep(seconds)
+    after()
     optimizer.zero_grad()
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) << 10
@@ -58,9 +66,10 @@ def main(folder: Path, rank: int, world: int) -> None:
             spectra_every=every,
             updates_every=0,
             budget=None,
-        ):
+        ) as recorder:
             # the first capture takes spectra in any case: they are done before the next one
-            peaks = [peak_of(i, model, optimizer, seconds=s) for i, s in enumerate((4.0, 0.5, 2.0))]
+            waits = (recorder.flush, _shortly, recorder.flush)
+            peaks = [peak_of(step, model, optimizer, wait) for step, wait in enumerate(waits)]
         extra[name] = peaks[-1] - plain
     (folder / f"rank{rank}.json").write_text(json.dumps(extra))
     dist.barrier()

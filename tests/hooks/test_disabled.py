@@ -22,9 +22,9 @@ def _disabled(monkeypatch) -> None:
 
 
 def test_it_has_the_surface_of_a_recorder() -> None:
-    public = {
-        name: member for name, member in vars(Recorder).items() if not name.startswith("_")
-    } | {name: vars(Recorder)[name] for name in ("__enter__", "__exit__", "__repr__", "__init__")}
+    special = ("__enter__", "__exit__", "__repr__", "__init__")
+    named = {name: one for name, one in vars(Recorder).items() if not name.startswith("_")}
+    public = named | {name: getattr(Recorder, name) for name in special}
     internal = {"begin", "run", "passed", "interrupted", "closure_returned", "forked"}
     for name, member in public.items():
         if name in internal:
@@ -32,7 +32,9 @@ def test_it_has_the_surface_of_a_recorder() -> None:
         own = vars(Disabled)[name]
         assert type(own) is type(member)
         if inspect.isfunction(member) and name != "__init__":
-            assert inspect.signature(own) == inspect.signature(member)
+            mine, its = (inspect.signature(one) for one in (own, member))
+            assert [*mine.parameters.values()][1:] == [*its.parameters.values()][1:]  # but self
+            assert mine.return_annotation == its.return_annotation
 
 
 def test_it_does_nothing_and_says_so(tmp_path, bag, train, caplog) -> None:

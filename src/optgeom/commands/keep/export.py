@@ -1,4 +1,4 @@
-"""One table of a trace as a file for other programs."""
+"""One table of a trace as a file for other programs, or a few numbers where teams look."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from optgeom.commands.ask.steps import steps_of
+from optgeom.commands.keep.sending import is_sink, send_to
 from optgeom.commands.runs import one_run, repair_named
 from optgeom.traces.errors import TraceError
 
@@ -25,14 +26,13 @@ _SHEET_ROWS = 1 << 20
     "--to",
     required=True,
     metavar="FILE",
-    help="Where to, ending in .csv, .jsonl or .parquet; - is CSV to standard output.",
+    help="Ends in .csv, .jsonl or .parquet; - is CSV to standard output. Or "
+    "tensorboard:FOLDER, wandb:PROJECT, mlflow:URI.",
 )
 @click.option(
     "--table",
-    default="joined",
-    show_default=True,
     metavar="TABLE",
-    help="joined, metrics, spectra, neurons or scalars.",
+    help="joined (unless you say), metrics, spectra, neurons or scalars.",
 )
 @click.option(
     "--layer", "--layers", "layers", multiple=True, metavar="NAME", help="Only this; repeat it."
@@ -43,17 +43,26 @@ _SHEET_ROWS = 1 << 20
 @click.option(
     "--steps", metavar="FROM:TO", help="Such as 100:400, which leaves 400 out, 100: or 300."
 )
+@click.option(
+    "--metric",
+    "--metrics",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Send only this; repeat it.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 def export(
     path: str,
     to: str,
-    table: str,
+    table: str | None,
     layers: tuple[str, ...],
     stages: tuple[str, ...],
     steps: str | None,
+    metrics: tuple[str, ...],
     overwrite: bool,
 ) -> None:
-    """Write one table of a trace to a CSV, JSON lines or Parquet file.
+    """Write one table of a trace to a CSV, JSON lines or Parquet file, or send a few numbers.
 
     \b
     joined   every scalar of every cell, a row per step, layer and stage
@@ -69,9 +78,23 @@ def export(
     Numbers read back as the same doubles; NaN, inf and -inf stand by these names, an empty cell is
     null. In a CSV, text that begins with = + - @ ' or a tab has a ' before it, for a spreadsheet
     would run it as a formula. Of a step that was run twice, the newest attempt is written.
+
+    To tensorboard:FOLDER, wandb:PROJECT or mlflow:URI it sends what
+    watch(also=[...]) would have sent: the median, smallest and largest value of each kind of layer
+    under names such as optgeom/mlp.up/neuron_norm_cv. --layer sends layers one by one besides.
     """  # noqa: D301  click's own sign for lines to be left as they are
     from optgeom.traces.keeping.export import export as write
 
+    if is_sink(to):
+        if table is not None or overwrite:
+            raise click.UsageError(f"--table and --overwrite are for files; {to} is none")
+        with repair_named(path):
+            trace = one_run(path, "optgeom trace export")
+            send_to(trace, to, steps=steps, layers=layers, stages=stages, metrics=metrics)
+        return
+    if metrics:
+        raise click.UsageError("--metric is for tensorboard:, wandb: and mlflow:; files have all")
+    table = table or "joined"
     target: str | TextIO = sys.stdout if to == "-" else to
     if not overwrite and Path(to).is_file():
         raise TraceError(f"{to} is there already: choose another name, or pass --overwrite")

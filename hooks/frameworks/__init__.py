@@ -1,0 +1,1 @@
+"""Attaching where a framework runs the loop: Hugging Face Trainer, Lightning, accelerate."""
