@@ -8,7 +8,8 @@ PORT ?= 8050
 BIN := .venv/bin
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "make TARGET [VARIABLE=value]; PYTHON=python3 is what makes .venv"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -26,7 +27,7 @@ help: ## List the targets
 
 install: .venv/.core ## Make .venv and install optgeom into it
 
-demo: .venv/.core ## Train AdamW, Muon and NorMuon, write the report, serve the dashboard (SERVE=0: stop before)
+demo: .venv/.core ## Train three optimizers, serve their runs (SERVE=0: do not)
 	$(BIN)/optgeom demo --out runs/demo --overwrite --port $(PORT) $(if $(filter 0,$(SERVE)),--no-serve)
 
 chromium:
@@ -52,17 +53,17 @@ test: .venv/.dev chromium lint ## Install the development side, lint, run every 
 	.venv-fuzz/bin/pip install --disable-pip-version-check -q -r tests/fuzz/requirements.txt
 	@touch $@
 
-fuzz: .venv-fuzz/.done ## Fuzz the readers of traces, each for SECONDS (60)
+fuzz: .venv-fuzz/.done ## Fuzz the readers of traces (SECONDS=60 each)
 	@for reader in runfile stream segment; do \
 		OMP_NUM_THREADS=1 .venv-fuzz/bin/python -m tests.fuzz.$$reader .venv-fuzz/corpus/$$reader \
 			-max_total_time=$(SECONDS) -rss_limit_mb=3000 -timeout=20 -artifact_prefix=.venv-fuzz/ \
 			> .venv-fuzz/$$reader.log 2>&1 || { tail -30 .venv-fuzz/$$reader.log; exit 1; }; \
 		echo "$$reader: $$(tail -1 .venv-fuzz/$$reader.log)"; done
 
-optimizers: .venv-optimizers/.done ## Install the packages that bring optimizers, check what is recorded of each
+optimizers: .venv-optimizers/.done ## Check what is recorded of the optimizers of other packages
 	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m pytest tests/optimizers/test_packages.py
 
-table: .venv-optimizers/.done ## Write docs/optimizers.md
+table: .venv-optimizers/.done ## Write docs/optimizers.md from what the optimizers do
 	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m tests.optimizers.table
 
 # as above, but with what mlflow-skinny holds back; torch stays that of .venv
@@ -74,25 +75,25 @@ table: .venv-optimizers/.done ## Write docs/optimizers.md
 	@touch $@
 
 # the settings of pyproject.toml, but for what keeps these tests out of the others
-frameworks: .venv-frameworks/.done ## Install Trainer, Lightning, accelerate, TensorBoard, W&B and MLflow, test with them
+frameworks: .venv-frameworks/.done ## Test with Trainer, Lightning, accelerate, W&B and their like
 	OMP_NUM_THREADS=1 .venv-frameworks/bin/python -m pytest \
 		-o addopts='-p no:dash --import-mode=importlib --strict-markers --strict-config -ra --durations=15' \
 		tests/frameworks
 
-faults: .venv/.dev ## Kill, starve and damage captured runs in every way, see what is left (half an hour)
+faults: .venv/.dev ## Break captured runs in every way, see what is left (30 min)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
-soak: .venv/.dev ## Write a million records, say how memory grew; then 100,000 steps of 200 layers, compacted
+soak: .venv/.dev ## Write a million records, then 100,000 steps: how does memory grow
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --long
 
-gpu: .venv/.dev ## Check and measure on the CUDA devices that are there, write a report under benchmarks/results
+gpu: .venv/.dev ## Check and measure on a GPU, report under benchmarks/results
 	$(BIN)/python benchmarks/gpu.py
 
 notebooks: .venv/.dev ## Execute every notebook on fresh runs of the demo
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_notebooks.py
 
-lint: .venv/.dev ## ruff, mypy --strict, the import contracts
+lint: .venv/.dev ## ruff, mypy --strict, import contracts: the fast checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -106,11 +107,11 @@ fmt: .venv/.dev ## Format and fix
 docs: .venv/.dev ## Build the documentation into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-pages: .venv/.dev ## Write the pages of docs/ that are made from code: metrics, diagnose, command line
+pages: .venv/.dev ## Write the pages of docs/ that are made from code
 	$(BIN)/python -m tests.docs.pages
 
 screenshots: .venv/.dev chromium ## Take the pictures under docs/screenshots from runs/demo
 	$(BIN)/python tests/dashboard/screenshots.py runs/demo docs/screenshots
 
-clean: ## Remove the environment and the demo's traces
+clean: ## Remove the environments, the built pages and the demo's traces
 	rm -rf .venv .venv-optimizers .venv-fuzz .venv-frameworks runs/demo site

@@ -19,7 +19,9 @@ __all__ = ["create_app", "serve", "write_report"]
 _HOMES = {"create_app": "app", "serve": "server", "write_report": "report"}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"optgeom.dashboard.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'optgeom.dashboard' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker, a name that is not there is an error
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"optgeom.dashboard.{_HOMES[name]}"), name)
+        raise AttributeError(f"module 'optgeom.dashboard' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from optgeom.figures.arrays import (
     small_whole,
     usual_low,
 )
+from optgeom.figures.block_numbers import block_numbers
 from optgeom.figures.cells import Cells, cells
 from optgeom.figures.columns import Columns
 from optgeom.figures.empty import empty
@@ -38,6 +39,8 @@ GAP = 6
 LOWEST_ROW, HIGHEST_ROW = 4.0, 14.0
 TALLEST = 840
 ABOVE, BELOW, LEFT, RIGHT = 8, 44, 124, 16
+# The room of block numbers.
+NUMBERS = 30
 # Rows times columns at which a figure stays below 0.8 MB.
 CELLS = 256 * columns.MOST
 
@@ -222,6 +225,7 @@ def plot(
     scale: Scale | None = None,
     colorbar: bool = True,
     ends: Span | None = None,
+    blocks: Mapping[str, int] | None = None,
 ) -> go.Figure:
     """Draw layer by step, kinds apart, depth downward.
 
@@ -232,6 +236,7 @@ def plot(
         scale: the colour scale, shared with other runs; by default that of this run.
         colorbar: False leaves the bar away, for a page that draws one of its own.
         ends: the step axis, shared with other runs; by default that of this run.
+        blocks: from layers' names to block numbers, to be written beside the rows.
     """
     if what.extent is None:
         return empty(what.missing, theme)
@@ -267,6 +272,12 @@ def plot(
             ticks[0] = (ticks[0][0], f"{ticks[0][1]} or less")
         data.append(bar(scale, theme, "sequential", ticks=ticks, title=metric.title))
     top = 28 if colorbar else ABOVE
+    numbers: list[dict[str, object]] = []
+    if blocks is not None:
+        members = [len(of) for _, of in what.kinds]
+        known = [blocks.get(name) for name in what.layers]
+        numbers = block_numbers(known, members, edges[rows], edges[rows + 1], theme=theme)
+    aside = NUMBERS if numbers else 0
     height = max(160, round(edges[-1]) + top + BELOW)
     return go.Figure(
         data=data,
@@ -277,7 +288,7 @@ def plot(
             over_cells=True,
             meta={"layers": what.layers},
             height=height,
-            margin={"l": LEFT, "r": 84 if colorbar else RIGHT, "t": top, "b": BELOW},
+            margin={"l": LEFT + aside, "r": 84 if colorbar else RIGHT, "t": top, "b": BELOW},
             hovermode="closest",
             yaxis={
                 "range": [edges[-1], 0],
@@ -290,7 +301,10 @@ def plot(
                 "ticktext": [escape(title) for title in titles],
                 "ticks": "",
             },
-            annotations=_kinds(tops, float(edges[-1]), height - top - BELOW, theme),
+            annotations=[
+                *_kinds(tops, float(edges[-1]), height - top - BELOW, theme, aside=aside),
+                *numbers,
+            ],
         ),
     )
 
@@ -312,7 +326,7 @@ def _rows(what: LayerMapInfo) -> tuple[Floats, Ints, list[tuple[str, float]]]:
 
 
 def _kinds(
-    tops: list[tuple[str, float]], total: float, height: float, theme: Theme
+    tops: list[tuple[str, float]], total: float, height: float, theme: Theme, *, aside: int
 ) -> list[dict[str, object]]:
     """Write the kinds at the left, each at its first row, moved apart where they collide."""
     places = spread([top / total for _, top in tops], LINE / height)
@@ -323,7 +337,7 @@ def _kinds(
             x=0,
             xref="paper",
             xanchor="right",
-            xshift=-8,
+            xshift=-8 - aside,
             y=1 - place,
             yref="paper",
             yanchor="middle",
@@ -383,6 +397,8 @@ def layer_map(
 ) -> go.Figure:
     """Draw one metric of every layer at every captured step, kinds of layers apart.
 
+    A kind's layers are in the order of depth; the numbers beside them are those of their blocks.
+
     Args:
         trace: one run, or a source of exactly one.
         metric: a column of the catalogue.
@@ -392,4 +408,5 @@ def layer_map(
     Raises:
         OptgeomError: if there are several runs, or the theme is unknown.
     """
-    return plot(info(trace, metric, stage=stage), theme=theme_of(theme))
+    blocks = {one.name: one.block for one in one_trace(trace).layers if one.block is not None}
+    return plot(info(trace, metric, stage=stage), theme=theme_of(theme), blocks=blocks)

@@ -14,7 +14,11 @@ _CLOCKS = {
 _INTRODUCTION = f"""\
 # Metrics
 
-Generated from `optgeom.geometry.METRICS`; change the catalogue, not this page.
+What each number that optgeom records means: look a column, an axis of the dashboard or a line of
+`optgeom compare` up by its name. An entry says in words what the metric tells and how it misleads;
+then its formula, the values that it can take, its unit, and the clock that captures it; the stages
+that have it; a healthy band, where one is known; and how far the recorded number may be from the
+exact one.
 
 {SYMBOLS}
 
@@ -44,6 +48,13 @@ every metric to it, against extended precision, on matrices of condition numbers
 deficient, of entries all alike, and of scales up to the ends of their dtype.
 """
 
+_END = """\
+---
+
+This page is generated from `optgeom.geometry.METRICS` (`make pages`): change the catalogue, not the
+page.
+"""
+
 
 def metrics_page() -> str:
     """The page, in Markdown, grouped as the pickers are.
@@ -56,6 +67,7 @@ def metrics_page() -> str:
     for group in groups:
         parts.append(f"## {group}\n")
         parts.extend(_entry(metric) for metric in METRICS.values() if metric.group == group)
+    parts.append(_END)
     return "\n".join(parts)
 
 

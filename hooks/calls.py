@@ -65,7 +65,7 @@ def intercepted(told: Told, on_error: Callable[[Exception], None]) -> Iterator[N
     finally:
         try:
             _give_back(before)
-        except KeyboardInterrupt:  # it came in between
+        except BaseException:  # Ctrl-C, or a signal's handler, came in between
             _give_back(before)
             raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
@@ -63,13 +64,16 @@ class Disabled(Recorder):
     def capture_next(self) -> None:
         """Nothing."""
 
-    def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
+    def log(self, /, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
         """Nothing, whatever it is given.
 
         Args:
             step: is not looked at.
             **scalars: are not looked at.
         """
+
+    def record(self, scalars: Mapping[str, Any], step: int | None = None) -> None:
+        """Nothing."""
 
     def advance(self) -> None:
         """Nothing."""

@@ -79,6 +79,7 @@ class Ending:
             self._done = True
         atexit.unregister(self._at_exit)
         started = self._costs.ended = time.perf_counter()
+        background = self._worker.seconds + self._writer.seconds + self._beside.seconds
         with self._guard.harmless():
             self._worker.close()
         with self._guard.harmless():
@@ -88,7 +89,7 @@ class Ending:
         with self._guard.harmless():
             self._beside.following.end()
         with self._guard.harmless():
-            self._say(time.perf_counter() - started)
+            self._say(background, time.perf_counter() - started)
 
     def later(self) -> None:
         """End from a thread of its own: for a recorder that was dropped without `close`."""
@@ -98,11 +99,10 @@ class Ending:
     def _at_exit(self) -> None:
         self(uncaught())
 
-    def _say(self, closing: float) -> None:
+    def _say(self, background: float, closing: float) -> None:
         if self._ranks.rank:
             return
         costs = self._costs
-        background = self._worker.seconds + self._writer.seconds + self._beside.seconds
         failure = self._guard.error or self._writer.failure
         left_out = {
             "budget": costs.rows_left_out,
@@ -153,7 +153,7 @@ it in background; 40 rows left out (budget 40)
         saved = f"no step of the {_count(layers, 'layer')} was captured"
     limit = "no budget" if budget is None else f"budget {100 * budget:.3g} %"
     cost = f"{percent(share)} of the run's time ({limit}), {background:.1f} s of it in background"
-    if closing >= 1.0:
+    if closing >= 0.5:
         cost += f", {closing:.1f} s to finish"
     parts = [saved, cost]
     lost = {reason: count for reason, count in left_out.items() if count}

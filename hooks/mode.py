@@ -114,7 +114,7 @@ def worn(reading: Reading, on_error: OnError) -> Iterator[None]:
     finally:
         try:
             _take_off(entry, mode, depth)
-        except KeyboardInterrupt:  # it came in between
+        except BaseException:  # Ctrl-C, or a signal's handler, came in between
             _take_off(entry, mode, depth)
             raise
 

@@ -28,7 +28,7 @@ from optgeom.hooks.describe import Description, describe
 from optgeom.hooks.disk import ROOM_ENDS, Room, raw_bytes
 from optgeom.hooks.ending import Ending
 from optgeom.hooks.forks import tell_children
-from optgeom.hooks.guard import Guard
+from optgeom.hooks.guard import Guard, is_of_a_signal
 from optgeom.hooks.layers import Decision, Layer
 from optgeom.hooks.mode import worn
 from optgeom.hooks.records import Records
@@ -72,8 +72,7 @@ class Recorder(Shown):
         """Attach; use `optgeom.watch`, which checks the arguments."""
         self._optimizers = list(optimizers)
         self._places = {id(optimizer): i for i, optimizer in enumerate(optimizers)}
-        self._layers = layers
-        self._decisions = decisions
+        self._layers, self._decisions = layers, decisions
         self._writer = writer
         self._ranks = ranks
         self._clocks = tuple(clocks)
@@ -150,13 +149,17 @@ class Recorder(Shown):
         self._whole = True
 
     @aside
-    def log(self, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
+    def log(self, /, *, step: int | None = None, **scalars: float | torch.Tensor) -> None:
         """Record scalars beside the geometry, and the seconds since the start; of rank 0 only.
 
         Args:
             step: they belong to; by default the step that ended last.
             **scalars: numbers, or tensors of one entry, by name.
         """
+        self.record(scalars, step)
+
+    def record(self, scalars: Mapping[str, Any], step: int | None = None) -> None:
+        """As `log` does, under any names."""
         if not self._closed and not self._ranks.rank:
             with self._guard.harmless():
                 self._scalars.log(self._last_step if step is None else step, scalars)
@@ -214,6 +217,7 @@ class Recorder(Shown):
         if self._closed:
             return
         self._detach()
+        self._beside.following.look(self._step - 1)
         self._ending(error)
         if error is None:
             self._findings.tell(self._findings.last())
@@ -291,8 +295,9 @@ class Recorder(Shown):
             finally:
                 if begun is Begun.COUNTED:
                     self.passed(optimizer, done)
-        except KeyboardInterrupt:
-            self.interrupted(optimizer)
+        except BaseException as error:
+            if is_of_a_signal(error):
+                self.interrupted(optimizer)
             raise
 
     def _begin(self, optimizer: Any, place: int, planned: Plan) -> Begun:
@@ -411,8 +416,8 @@ class Recorder(Shown):
         costs.saved += self.failure is None
         self._writer.end_step(self._step)
         if self._ranks.rank == 0:
-            lost = {"budget": left_out, "queue": worker.dropped}
-            lost["writer"] = sum(self._writer.dropped.values())
+            by_writer = self._writer.dropped.total()
+            lost = {"budget": left_out, "queue": worker.dropped, "writer": by_writer}
             for name, value in costs.scalars(self._background, lost):
                 self._writer.scalar(self._step, name, value)
         self._beside.look(self._step)

@@ -43,7 +43,7 @@ class Scalars:
         for name, value in scalars.items():
             try:
                 number = float(value.item() if isinstance(value, torch.Tensor) else value)
-            except (TypeError, ValueError, RuntimeError) as error:
+            except (TypeError, ValueError, RuntimeError, OverflowError) as error:
                 if name not in self._refused:
                     self._refused.add(name)
                     kind = type(value).__name__

@@ -14,6 +14,7 @@ from types import MethodType
 from typing import Any, Protocol
 
 from optgeom.hooks.compiling import never_compiled, pause, resumed
+from optgeom.hooks.guard import is_of_a_signal
 from optgeom.hooks.mode import taken_off
 
 
@@ -38,7 +39,7 @@ class Listener(Protocol):
         """Run a captured step, with whatever belongs around it, and return its result."""
 
     def interrupted(self, optimizer: Any) -> None:
-        """Ctrl-C has ended a step, or came among what was done for it: it is over."""
+        """Ctrl-C or a signal's handler has ended a step, or what was done for it: it is over."""
 
     def closure_returned(self, optimizer: Any) -> None:
         """A closure has just made the gradients anew."""
@@ -86,8 +87,9 @@ class Attachment:
                 return listening.run(
                     instance, lambda: resumed(before, functools.partial(inner, *args, **kwargs))
                 )
-            except KeyboardInterrupt:
-                listening.interrupted(instance)
+            except BaseException as error:
+                if is_of_a_signal(error):
+                    listening.interrupted(instance)
                 raise
             finally:
                 pause(before)

@@ -82,6 +82,6 @@ def listening(reading: Reading, optimizer: Any, on_error: OnError) -> Iterator[N
     finally:
         try:
             deaf()
-        except KeyboardInterrupt:  # it came in between
+        except BaseException:  # Ctrl-C, or a signal's handler, came in between
             deaf()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,9 +29,11 @@ from optgeom.hooks.sinks.following import Following
 from optgeom.hooks.sinks.sink import Sink, checked
 from optgeom.hooks.targets import targets_of
 from optgeom.hooks.views import View
+from optgeom.hooks.wanted import check_wanted
 from optgeom.traces.files.address import is_uri, masked, name_of
 from optgeom.traces.info import RunInfo
 from optgeom.traces.writer import TraceWriter
+from optgeom.traces.writing.opening import check_run
 
 
 def watch(
@@ -148,8 +150,9 @@ def watch(
     )
     try:
         following = Following(sinks if ranks.rank == 0 else (), start_step=start_step)
+        check = partial(check_wanted, sinks, info)
         writer, room = _open(
-            out, info, ranks, start_step, following, wait=wait, flush_every=flush_every
+            out, info, ranks, start_step, following, check, wait=wait, flush_every=flush_every
         )
     except BaseException:
         ranks.close()
@@ -204,9 +207,19 @@ def _open(
     ranks: Ranks,
     start_step: int | None,
     following: Following,
+    check: Callable[[], None],
     **settings: Any,
 ) -> tuple[TraceWriter, Room]:
     """Rank 0 opens the sinks, makes the trace, or fails for all; then the others add their parts.
+
+    Args:
+        out: of the trace.
+        info: what its run.json shall say.
+        ranks: all of them.
+        start_step: of a new attempt.
+        following: opens the sinks.
+        check: raises if the sinks want what is not recorded.
+        **settings: of the writer.
 
     Returns:
         This rank's writer, and the room for the raw matrices of all.
@@ -220,6 +233,8 @@ def _open(
     room = Room(0)
     if ranks.rank == 0:
         try:
+            check()
+            check_run(out, info, start_step=start_step)  # a sink's run is seen as soon as it opens
             following.open(info.run)
             writer = make()
             attempt, room = writer.attempt, room_of(writer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from optgeom.geometry.diagnosis.registry import RULES
 from optgeom.geometry.diagnosis.rule import Rule
 from optgeom.geometry.diagnosis.thresholds import THRESHOLDS
@@ -50,7 +52,7 @@ them there, whatever its scale. Its condition number cannot tell: gradients of f
 and no iteration lifts what is not there. Where `ns_input` or `momentum` was captured, the share is
 that of the directions which an iteration can lift (`reach`), and no others.
 
-Of a computed trace (docs/whatif.md) the update is judged as of any other. What only a step that was
+Of a [computed trace](whatif.md) the update is judged as of any other. What only a step that was
 taken can show is not judged there: overwritten gradients, ranks, and repetition, for the momentum
 is that of the run which it was computed from.
 """
@@ -83,6 +85,11 @@ def _rule(rule: Rule) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _linked(text: str) -> str:
+    """Pages that are named by their file, as links: the others lie beside this one."""
+    return re.sub(r"docs/([\w-]+)\.md", r"[\1](\1.md)", text)
+
+
 def _thresholds() -> str:
     lines = [
         "## Thresholds",
@@ -98,7 +105,7 @@ def _thresholds() -> str:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| `{one.name}` | {one.value:g} | {one.unit} | {one.meaning} | {one.source} |"
+        f"| `{one.name}` | {one.value:g} | {one.unit} | {one.meaning} | {_linked(one.source)} |"
         for one in THRESHOLDS
     ]
     return "\n".join(lines) + "\n"

@@ -30,7 +30,7 @@ def findings(
     found = [
         *_moves(subject, measured),
         *_orthogonalization(subject, measured, answers),
-        *_structure(measured, answers),
+        *_structure(subject, measured, answers),
         *_scale(measured, answers),
         *_decay(measured),
         *_settings(subject, answers),
@@ -85,7 +85,9 @@ def _orthogonalization(
             yield AuditFinding("warning", text)
 
 
-def _structure(measured: Measured, answers: Mapping[str, Answer]) -> Iterator[AuditFinding]:
+def _structure(
+    subject: Subject, measured: Measured, answers: Mapping[str, Answer]
+) -> Iterator[AuditFinding]:
     model = measured.model
     if model is None or model.curve is None:
         return
@@ -104,11 +106,30 @@ def _structure(measured: Measured, answers: Mapping[str, Answer]) -> Iterator[Au
             "its normalization keeps no second moment: every update alone is made even, where "
             "NorMuon divides by a running mean of squares",
         )
+    if "normuon" in subject.name.lower().replace("_", "") and model.before == "none":
+        yield from _neurons(subject, answers)
     if measured.row == "signs" and model.after != "elementwise":
         yield AuditFinding(
             "warning",
             "a matrix of one row, such as a gate, is reduced to the signs of its entries: it is "
             "normalized by columns of one entry",
+        )
+
+
+def _neurons(subject: Subject, answers: Mapping[str, Answer]) -> Iterator[AuditFinding]:
+    """Whether what is called NorMuon divides neurons, which are the rows of torch's weights."""
+    if answers["orthogonalizes"].value is not True:
+        return  # that is said already
+    if answers["neuron_axis"].value == "columns":
+        yield AuditFinding(
+            "warning",
+            "NorMuon's neurons are rows, the outputs of torch's (out, in) weights; this one "
+            "normalizes columns: right only for weights that are kept transposed",
+        )
+    if answers["neuron_axis"].value == "none":
+        yield AuditFinding(
+            "severe",
+            f"{subject.name} does not normalize neurons: {answers['neuron_axis'].measured}",
         )
 
 

@@ -7,12 +7,15 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Number
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from optgeom.hooks.errors import WatchError
+from optgeom.hooks.guard import is_of_a_signal
 from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.watch import watch
 
@@ -74,7 +77,7 @@ class Attached:
         """
         self.detach()  # a run that ended by an exception told nobody
         settings = dict(self._settings)
-        if step or self._has_written:
+        if settings.get("start_step") is None and (step or self._has_written):
             settings["start_step"] = step
         self._recorder = watch(model, list(optimizers), self._out, **settings)
         self._has_written = True
@@ -88,8 +91,10 @@ class Attached:
         if self._recorder is None or not self._follows:
             return
         try:
-            found = dict(read())
-        except Exception as error:  # noqa: BLE001 -- the run is not stopped for a loss curve
+            numbers = {str(name): one for name, one in read().items() if _is_number(one)}
+        except Exception as error:  # the run is not stopped for a loss curve
+            if is_of_a_signal(error):
+                raise
             self._follows = False
             logger.warning(
                 "what the framework logs is not recorded any more: %s: %s",
@@ -97,14 +102,8 @@ class Attached:
                 error,
             )
             return
-        numbers: dict[str, Any] = {
-            name: value
-            for name, value in found.items()
-            if isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
-        }
-        numbers.pop("step", None)  # log would take it for the step that they belong to
         if numbers:
-            self._recorder.log(**numbers)
+            self._recorder.record(numbers)
 
     def detach(self, error: BaseException | None = None) -> None:
         """End the recorder, if one is open.
@@ -114,6 +113,12 @@ class Attached:
         """
         if self._recorder is not None:
             self._recorder.__exit__(type(error) if error else None, error, None)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0
+    return isinstance(value, (Number, Tensor)) and not isinstance(value, bool)
 
 
 def framework(*names: str, extra: str, callback: str) -> ModuleType:

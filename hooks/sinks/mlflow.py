@@ -9,7 +9,7 @@ from typing import Any
 
 from optgeom.hooks.errors import WatchError
 from optgeom.hooks.sinks.series import Point, Series
-from optgeom.hooks.sinks.sink import package
+from optgeom.hooks.sinks.sink import package, refusal
 
 BATCH = 1000
 """Metrics that a server takes at once."""
@@ -69,7 +69,7 @@ class MLflow:
                 made = self._client.create_run(self._experiment_id(), run_name=run)
                 self._run_id = made.info.run_id
         except self._exceptions.MlflowException as error:
-            raise WatchError(f"MLflow did not begin a run: {error}") from error
+            raise self._refusal("MLflow did not begin a run", error)  # noqa: B904 -- it sets the cause
 
     def send(self, points: Sequence[Point]) -> None:
         """Log metrics in batches.
@@ -77,19 +77,36 @@ class MLflow:
         Args:
             points: by step and name. Signs that MLflow refuses, such as the brackets of a piece of
                 a fused matrix, become underscores.
+
+        Raises:
+            WatchError: the store refuses.
         """
         now = time.time_ns() // 1_000_000
         metric = self._mlflow.entities.Metric
         for start in range(0, len(points), BATCH):
             some = points[start : start + BATCH]
             made = [metric(_REFUSED.sub("_", name), value, now, step) for step, name, value in some]
-            self._client.log_batch(self._run_id, metrics=made, synchronous=True)
+            try:
+                self._client.log_batch(self._run_id, metrics=made, synchronous=True)
+            except self._exceptions.MlflowException as error:
+                raise self._refusal("MLflow refused metrics", error)  # noqa: B904 -- as above
 
     def close(self) -> None:
-        """End the run, if it was made here."""
-        if self._is_ours and self._client is not None:
-            self._client.set_terminated(self._run_id)
-        self._client = None
+        """End the run, if it was made here.
+
+        Raises:
+            WatchError: the store refuses.
+        """
+        client, self._client = self._client, None
+        if self._is_ours and client is not None:
+            try:
+                client.set_terminated(self._run_id)
+            except self._exceptions.MlflowException as error:
+                raise self._refusal("MLflow did not end the run", error)  # noqa: B904 -- as above
+
+    def _refusal(self, said: str, error: BaseException) -> WatchError:
+        """An error that shows no password: the address may hold one, and MLflow's texts it."""
+        return refusal(said, error, self._uri or str(self._mlflow.get_tracking_uri()))
 
     def _active(self) -> str | None:
         asked = self._uri is not None or self._experiment is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,11 +13,13 @@ from optgeom.geometry.comparison.cells import DISTRUSTED
 from optgeom.hooks.errors import WatchError
 from optgeom.hooks.filters import Pattern, listed
 from optgeom.traces.errors import OptgeomError
+from optgeom.traces.reading.grid import Grid
 from optgeom.traces.schema import STAGES
 from optgeom.traces.store import Trace
 
 Steps = np.ndarray[Any, np.dtype[np.int64]]
 Values = np.ndarray[Any, np.dtype[np.float64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 METRICS = ("neuron_norm_cv", "condition_number", "stable_rank", "update_to_weight")
 """What is sent unless something else is asked for: balance, conditioning, rank, size."""
@@ -40,12 +42,14 @@ class Line:
         steps: (k,) ascending.
         values: (k,) finite.
         counts: (k,) of how many layers each value is.
+        is_whole: (k,) whether each layer has a row at this step or at a later one.
     """
 
     name: str
     steps: Steps
     values: Values
     counts: Steps
+    is_whole: Flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +78,17 @@ class Series:
     def __post_init__(self) -> None:
         for field in ("metrics", "stages", "layers", "scalars"):
             given = getattr(self, field)
-            if isinstance(given, str):
+            if isinstance(given, str) or not isinstance(given, Iterable):
                 raise WatchError(f"Series({field}=...) takes a tuple of names, got {given!r}")
             object.__setattr__(self, field, tuple(given))
+            for name in getattr(self, field):
+                if not isinstance(name, str):
+                    raise WatchError(f"Series({field}=...) takes names, got {name!r} among them")
+        if not isinstance(self.prefix, str) or not self.prefix:
+            raise WatchError(
+                f'Series(prefix=...) takes what names begin with, such as "optgeom", got '
+                f"{self.prefix!r}"
+            )
         for name in self.metrics:
             try:
                 metric_named(name)
@@ -89,7 +101,11 @@ class Series:
             Pattern.of(text, "Series(layers=...)")
 
 
-def lines_of(trace: Trace, series: Series) -> Iterator[Line]:
+def _all(_: str) -> int:
+    return -1
+
+
+def lines_of(trace: Trace, series: Series, after: Callable[[str], int] = _all) -> Iterator[Line]:
     """The lines of a trace.
 
     A value is over the layers of a kind that were measured at its step: their median, and with
@@ -99,26 +115,27 @@ def lines_of(trace: Trace, series: Series) -> Iterator[Line]:
     Args:
         trace: read as far as it is now.
         series: which.
+        after: the step after which a line, by name, is wanted; nothing before it is computed.
     """
-    yield from _scalars(trace, series)
+    yield from _scalars(trace, series, after)
     kinds = {layer.name: layer.kind for layer in trace.layers}
     patterns = [Pattern.of(text, "layers") for text in series.layers]
     for stage in series.stages:
         if stage not in trace.stages:
             continue
         inner = "" if stage == "update" else f"{stage}/"
+        is_trusted = _trusted(trace, stage)
         for metric in series.metrics:
             grid = trace.grid(metric, stage)
-            values = _trusted(trace, grid.values, stage)
             of = [kinds.get(name) for name in grid.layers]
             for kind in dict.fromkeys(one for one in of if one is not None):
                 name = f"{series.prefix}/{kind}/{inner}{metric}"
                 columns = [place for place, one in enumerate(of) if one == kind]
-                yield from _of_kind(name, grid.steps, values[:, columns])
+                yield from _of_layers(name, grid, is_trusted, columns, after(name))
             for place, (layer, own) in enumerate(zip(grid.layers, of, strict=True)):
                 if any(one.means(layer, [own or "other"]) for one in patterns):
                     name = f"{series.prefix}/layers/{layer}/{inner}{metric}"
-                    yield _line(name, grid.steps, values[:, place : place + 1], np.median)
+                    yield from _of_layers(name, grid, is_trusted, [place], after(name))
 
 
 def points_of(lines: Iterator[Line] | list[Line]) -> list[Point]:
@@ -131,33 +148,41 @@ def points_of(lines: Iterator[Line] | list[Line]) -> list[Point]:
     return sorted(found)
 
 
-def _scalars(trace: Trace, series: Series) -> Iterator[Line]:
-    for name in series.scalars:
-        table = trace.scalars(name)
-        steps, values = (table.column(one).to_numpy() for one in ("step", "value"))
-        kept = np.isfinite(values)
+def _scalars(trace: Trace, series: Series, after: Callable[[str], int]) -> Iterator[Line]:
+    for one in series.scalars:
+        name = f"{series.prefix}/{one}"
+        table = trace.scalars(one)
+        steps, values = (table.column(column).to_numpy() for column in ("step", "value"))
+        kept = np.isfinite(values) & (steps > after(name))
         ones = np.ones(int(kept.sum()), np.int64)
-        yield Line(f"{series.prefix}/{name}", steps[kept], values[kept], ones)
+        yield Line(name, steps[kept], values[kept], ones, ones.astype(bool))
 
 
-def _trusted(trace: Trace, values: Values, stage: str) -> Values:
-    found = np.where(np.isfinite(values), values, np.nan)
+def _trusted(trace: Trace, stage: str) -> Flags:
+    """(k, L), as the grids of the stage."""
     status = trace.words("status", stage)
-    for word in DISTRUSTED:
-        if word in status.words:
-            found[status.codes == status.words.index(word)] = np.nan
-    return found
+    codes = [status.words.index(word) for word in DISTRUSTED if word in status.words]
+    return np.isin(status.codes, codes, invert=True)
 
 
-def _of_kind(name: str, steps: Steps, values: Values) -> Iterator[Line]:
-    yield _line(name, steps, values, np.median)
-    if values.shape[1] > 1:
-        yield _line(f"{name}_min", steps, values, np.min)
-        yield _line(f"{name}_max", steps, values, np.max)
-
-
-def _line(name: str, steps: Steps, values: Values, reduce: Any) -> Line:
-    counts = np.isfinite(values).sum(1)
+def _of_layers(
+    name: str, grid: Grid, is_trusted: Flags, columns: list[int], after: int
+) -> Iterator[Line]:
+    first = int(np.searchsorted(grid.steps, after, side="right"))
+    values = grid.values[first:, columns]
+    values = np.where(np.isfinite(values) & is_trusted[first:, columns], values, np.nan)
+    ordered: Values = np.sort(values, axis=1)  # what is nan stands last
+    counts: Steps = np.isfinite(ordered).sum(1)
     there = counts > 0
-    reduced = [float(reduce(row[np.isfinite(row)])) for row in values[there]]
-    return Line(name, steps[there], np.array(reduced, np.float64), counts[there])
+    recorded = grid.recorded[first:, columns]
+    later: Flags = np.logical_or.accumulate(recorded[::-1])[::-1]
+    is_whole = np.logical_and.reduce(later, axis=1)[there]
+    ordered, counts = ordered[there], counts[there]
+    rows = np.arange(len(counts))
+    lowest, highest = ordered[:, 0], ordered[rows, counts - 1]
+    median = (ordered[rows, (counts - 1) // 2] + ordered[rows, counts // 2]) / 2
+    found = {name: median}
+    if len(columns) > 1:
+        found |= {f"{name}_min": lowest, f"{name}_max": highest}
+    for one, reduced in found.items():
+        yield Line(one, grid.steps[first:][there], reduced, counts, is_whole)

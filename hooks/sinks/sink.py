@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from optgeom.hooks.errors import WatchError
 from optgeom.hooks.sinks.series import Point, Series
+from optgeom.traces.files.address import MASK, scrubbed, shareable
 
 _METHODS = ("open", "send", "close")
+_USER = re.compile(r"//[^\s/@]+@")
 
 
 @runtime_checkable
@@ -75,6 +78,39 @@ def name_of(sink: object) -> str:
 def series_of(sink: object) -> Any:
     """Which numbers it wants."""
     return getattr(sink, "series", None) or Series()
+
+
+def told(error: object, address: str = "") -> str:
+    """The text of a library's exception, as it may be shown: without what addresses hide.
+
+    >>> told("no route to //user:secret@host:5000/api")
+    'no route to //***@host:5000/api'
+    >>> told("host=a, password=longsecret", "http://me:longsecret@a")
+    'host=a, password=***'
+
+    Args:
+        error: or its text.
+        address: whose secrets are masked wherever they stand.
+    """
+    lines = str(error).split("\n")
+    text = "\n".join(scrubbed(line, address) if address else line for line in lines)
+    return _USER.sub(f"//{MASK}@", str(shareable(text, "")))
+
+
+def refusal(said: str, error: BaseException, address: str = "") -> WatchError:
+    """What is raised from an exception; not from one whose own text would show what is masked.
+
+    Args:
+        said: what comes before its text.
+        error: of a library.
+        address: as for `told`.
+    """
+    text = told(error, address)
+    made = WatchError(f"{said}: {text}")
+    if text == str(error):
+        made.__cause__ = error
+    made.__suppress_context__ = True
+    return made
 
 
 def package(name: str, sink: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from optgeom.hooks.errors import WatchError
 from optgeom.hooks.sinks.series import Point, Series
-from optgeom.hooks.sinks.sink import package
+from optgeom.hooks.sinks.sink import package, refusal
 
 
 class WandB:
@@ -61,7 +61,7 @@ class WandB:
             try:
                 self._run = self._wandb.init(**settings)
             except self._wandb.Error as error:
-                raise WatchError(f"wandb.init failed: {error}") from error
+                raise refusal("wandb.init failed", error)  # noqa: B904 -- it sets the cause
         step = f"{self.series.prefix}/step"
         self._run.define_metric(step, hidden=True)
         self._run.define_metric(f"{self.series.prefix}/*", step_metric=step)

@@ -177,3 +177,27 @@ def test_a_number_keeps_its_own_value_and_a_logarithmic_colour(many: Trace) -> N
     np.testing.assert_allclose(values, np.geomspace(0.25, 4, len(values)))
     middle = dict(zip(np.round(values, 6), [c for _, c in drawn.colorscale], strict=True))[1.0]
     assert middle == LIGHT.ground
+
+
+@pytest.mark.parametrize(("count", "shown"), [(14, 1), (200, 4)])
+def test_a_layer_map_numbers_the_blocks_where_there_is_room(
+    opened: Opener, count: int, shown: int
+) -> None:
+    trace = opened(range(5), metrics=np.ones((5, count)), count=count)
+    figure = layer_grid.layer_map(trace, "neuron_norm_cv")
+    notes = figure.layout.annotations
+    written = [int(one.text) for one in notes if one.text.isdecimal()]
+    of = {layer.name: layer.block for layer in trace.layers}
+    rows = [of[name] for name in layer_grid.info(trace, "neuron_norm_cv").layers]
+    assert set(written) <= set(rows)
+    assert len(rows) / shown - 1 < len(written) < len(rows) / shown + 8
+    for number in written:  # at the row of that block
+        places = [1 - one.y for one in notes if one.text == str(number)]
+        middles = [
+            tick / figure.layout.yaxis.range[0]
+            for tick, block in zip(figure.layout.yaxis.tickvals, rows, strict=True)
+            if block == number
+        ]
+        assert all(any(abs(a - b) < 1e-9 for b in middles) for a in places)
+    plain = layer_grid.plot(layer_grid.info(trace, "neuron_norm_cv"), theme=LIGHT)
+    assert not [one for one in plain.layout.annotations if one.text.isdecimal()]

@@ -7,6 +7,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
@@ -39,7 +40,7 @@ class Stop(TrainerCallback):
             raise RuntimeError("out of memory")
 
 
-def trainer(out: Path, *callbacks: Any, **settings: Any) -> Trainer:
+def trainer(out: Path, *callbacks: Any, of: type[Trainer] = Trainer, **settings: Any) -> Trainer:
     torch.manual_seed(0)
     rows = [torch.randint(32, (8,)) for _ in range(64)]
     args = TrainingArguments(
@@ -56,7 +57,7 @@ def trainer(out: Path, *callbacks: Any, **settings: Any) -> Trainer:
             **settings,
         },
     )
-    return Trainer(
+    return of(
         LlamaForCausalLM(CONFIG),
         args,
         train_dataset=[{"input_ids": x, "labels": x} for x in rows],
@@ -96,6 +97,32 @@ def test_not_a_bit_changes_and_steps_are_those_of_the_trainer(
     assert [(row["step"] + 1, row["value"]) for row in found] == logged(plain)
     assert trace.scalars("learning_rate").num_rows == 4
     assert isinstance(callback, TrainerCallback)
+
+
+def test_evaluation_alone_is_not_watched(tmp_path: Path) -> None:
+    callback = watching(tmp_path)
+    one = trainer(tmp_path, callback)
+    assert one.evaluate(one.train_dataset)["eval_loss"] > 0
+    assert callback.recorder is None
+    assert not (tmp_path / "run").exists()
+
+
+class LogsAnything(Trainer):
+    """A subclass that logs names which a call has keywords of, and what is no number."""
+
+    def compute_loss(self, *args: Any, **given: Any) -> Any:
+        self.log({"self": 1.0, "n": np.int64(2), "note": "text", "many": [1.0]})
+        return super().compute_loss(*args, **given)
+
+
+def test_whatever_is_logged_training_goes_on(tmp_path: Path) -> None:
+    one = trainer(tmp_path, watching(tmp_path), of=LogsAnything)
+    one.train()
+    assert one.state.global_step == 8
+    trace = optgeom.open_trace(tmp_path / "run")
+    assert {*trace.scalars("self")["value"].to_pylist()} == {1.0}
+    assert {*trace.scalars("n")["value"].to_pylist()} == {2.0}
+    assert trace.scalars("note").num_rows == trace.scalars("many").num_rows == 0
 
 
 def test_a_checkpoint_is_resumed_as_a_new_attempt(tmp_path: Path) -> None:

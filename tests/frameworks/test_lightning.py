@@ -135,6 +135,15 @@ def test_not_a_bit_changes_and_steps_are_those_of_the_trainer(
     assert scalars("epoch_loss") == pytest.approx({per_epoch - 1: means[0], steps - 1: means[1]})
 
 
+def test_validation_alone_is_not_watched(tmp_path: Path) -> None:
+    callback = watching(tmp_path)
+    trainer = pl.Trainer(callbacks=[callback], default_root_dir=tmp_path, **QUIET)
+    (found,) = trainer.validate(Module(), loader(), verbose=False)
+    assert found["val_loss"] > 0
+    assert callback.recorder is None
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_is_resumed_as_a_new_attempt(tmp_path: Path) -> None:
     trainer = fit(Module(), tmp_path, watching(tmp_path), max_epochs=1)
     trainer.save_checkpoint(tmp_path / "half.ckpt")

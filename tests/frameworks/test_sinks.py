@@ -179,3 +179,19 @@ def test_a_piece_of_a_fused_matrix_has_a_name_that_mlflow_takes(tmp_path: Path) 
     sink.close()
     run = only_run(uri, "runs")
     assert run.data.metrics == {"optgeom/layers/h.0.qkv_q__h3_/x": 1.0}
+
+
+def test_no_password_of_a_tracking_server_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = "http://ada:" + "hunter22@127.0.0.1:9/"
+    with pytest.raises(WatchError, match="MLflow did not begin a run") as refused:
+        train(tmp_path / "run", also=[optgeom.sinks.MLflow(tracking_uri=uri)])
+    assert refused.value.__cause__ is None
+    out = str(train(tmp_path / "run").uri)
+    done = CliRunner().invoke(cli, ["trace", "export", out, "--to", f"mlflow:{uri}"])
+    assert done.exit_code != 0
+    said = f"{refused.value} {done.output} {done.exception}"
+    assert "hunter22" not in said
+    assert "***@127.0.0.1:9" in said

@@ -67,8 +67,9 @@ def main(folder: Path, rank: int, world: int) -> None:
             updates_every=0,
             budget=None,
         ) as recorder:
-            # the first capture takes spectra in any case: they are done before the next one
-            waits = (recorder.flush, _shortly, recorder.flush)
+            # the first capture takes spectra in any case: where norms are measured, they are done
+            # before the next one, and where spectra are, those of one capture wait at the next
+            waits = (recorder.flush, _shortly, recorder.flush)[every != NEVER :]
             peaks = [peak_of(step, model, optimizer, wait) for step, wait in enumerate(waits)]
         extra[name] = peaks[-1] - plain
     (folder / f"rank{rank}.json").write_text(json.dumps(extra))

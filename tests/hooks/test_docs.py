@@ -20,6 +20,7 @@ STEPS = {
     "closure": [0, 2],
     "rule": [0, 10],
     "judged": [0, 10],
+    "spike": [0, 11, 12],
     "long": [0, 5, 10, 15, 20, 25, 30, 35],
 }
 
@@ -36,5 +37,7 @@ def test_every_example_runs_and_leaves_its_trace(tmp_path, monkeypatch, caplog) 
         trace = traces[name]
         assert trace.closed
         captured = [trace.steps(layer.name).tolist() for layer in trace.layers] if steps else []
+        if name == "spike":  # what follows the fault depends on the numbers
+            captured = [of_layer[:3] for of_layer in captured]
         assert captured == [steps] * len(captured)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

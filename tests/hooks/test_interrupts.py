@@ -1,17 +1,20 @@
-"""Ctrl-C where it can come: in any call of a captured step, and at the end nothing waits for ever.
+"""Ctrl-C and alarms where they can come: in any call of a captured step; nothing waits for ever.
 
 CPython runs a signal's handler as a Python function begins and after a C function has returned,
-which is where a profiler is told too: it raises KeyboardInterrupt in the handler's place.
+which is where a profiler is told too: it raises KeyboardInterrupt in the handler's place, or has
+an alarm go off, whose handler raises an ordinary exception.
 """
 
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -20,11 +23,35 @@ from torch.utils import _python_dispatch
 import optgeom
 
 
+class TooLong(Exception):
+    """What the handler of an alarm raises."""
+
+
+def too_long(number: int, frame: FrameType | None) -> NoReturn:
+    raise TooLong
+
+
+def ctrl_c() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def alarm() -> None:
+    signal.raise_signal(signal.SIGALRM)
+
+
+@pytest.fixture(autouse=True)
+def _handled() -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, too_long)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
 class Interrupts:
     """Interrupts this thread at its n-th chance, or only counts the chances."""
 
-    def __init__(self, at: int | None = None) -> None:
+    def __init__(self, at: int | None = None, how: Callable[[], None] = ctrl_c) -> None:
         self.at = at
+        self.how = how
         self.chances = 0
         self.in_threading: set[int] = set()
 
@@ -33,11 +60,13 @@ class Interrupts:
             return
         if frame.f_code.co_filename == _python_dispatch.__file__:
             return  # how torch takes a mode off can be undone neither by it nor by us
+        if frame.f_code.co_name == "<genexpr>":
+            return  # one that is closed early is told of as called, where no handler would run
         self.chances += 1
         if frame.f_code.co_filename == threading.__file__:
             self.in_threading.add(self.chances)
         if self.chances == self.at:
-            raise KeyboardInterrupt
+            self.how()
 
 
 class Swapped(torch.optim.SGD):
@@ -50,7 +79,12 @@ class Swapped(torch.optim.SGD):
                 torch.sub(parameter, parameter.grad, alpha=group["lr"], out=parameter)
 
 
-def interrupted(kind: type[torch.optim.Optimizer], folder: Path, at: int | None) -> Interrupts:
+def interrupted(
+    kind: type[torch.optim.Optimizer],
+    folder: Path,
+    at: int | None,
+    how: Callable[[], None] = ctrl_c,
+) -> Interrupts:
     """One run whose second step is interrupted; its trace is checked.
 
     The loop goes on afterwards, as it does at a prompt.
@@ -58,13 +92,13 @@ def interrupted(kind: type[torch.optim.Optimizer], folder: Path, at: int | None)
     model = torch.nn.Linear(6, 4)
     optimizer = kind(model.parameters(), lr=0.1)  # type: ignore[call-arg]
     rec = optgeom.watch(model, optimizer, folder, every=1, updates_every=1, budget=None)
-    chances = Interrupts(at)
+    chances = Interrupts(at, how)
     for i in range(4):
         model(torch.ones(2, 6)).sum().backward()
         try:
             sys.setprofile(chances if i == 1 else None)
             optimizer.step()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TooLong):
             assert at is not None
         finally:
             sys.setprofile(None)
@@ -75,6 +109,7 @@ def interrupted(kind: type[torch.optim.Optimizer], folder: Path, at: int | None)
     thread.start()
     thread.join(20)
     assert not thread.is_alive(), "close waits for ever"
+    assert rec.failure is None
     assert "step" not in vars(optimizer)
     assert _python_dispatch._get_current_dispatch_mode() is None
     assert not any(vars(parameter) for parameter in model.parameters())
@@ -95,3 +130,12 @@ def test_interrupted_at_any_call_of_a_captured_step_a_run_goes_on_and_closes(
     # locks are where the worst was; of the others, all of which held once, every 41st
     for at in sorted({*range(1, found.chances, 41), *found.in_threading}):
         interrupted(kind, tmp_path / str(at), at)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, Swapped])
+def test_what_an_alarm_s_handler_raises_is_not_taken_for_a_failure_of_ours(
+    kind: type[torch.optim.Optimizer], tmp_path: Path
+) -> None:
+    found = interrupted(kind, tmp_path / "counted", None)
+    for at in range(1, found.chances, 167):
+        interrupted(kind, tmp_path / str(at), at, alarm)

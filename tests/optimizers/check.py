@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.optimizers.case import Case
 from tests.optimizers.examine import examine
+from tests.optimizers.table import DOCUMENT, rows_of, said_in
 
 SAME_NUMBER = 1e-7
 """The factor 1 - decay is one number, which some optimizers keep as a float32 tensor."""
@@ -31,3 +34,10 @@ def check(case: Case) -> None:
     assert found.rate_error <= SAME_NUMBER
     assert found.error <= case.tolerance, found.worst
     assert found.rebuilt <= SPACINGS
+
+
+def check_published(cases: Sequence[Case]) -> None:
+    """Assert that the published table says what is found, once `check` has found it."""
+    packages = {case.package for case in cases}
+    published = {said for said in said_in(DOCUMENT.read_text()) if said[0] in packages}
+    assert published == {row.said for row in rows_of(cases)}, "run: make table"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.optimizers.case import Case
-from tests.optimizers.check import check
+from tests.optimizers.check import check, check_published
 from tests.optimizers.package_cases import CASES, HEAVYBALL_BASES, PACKAGES, classes_of
-from tests.optimizers.table import DOCUMENT, rows_of, said_in
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.package}: {case.key}")
@@ -23,7 +22,4 @@ def test_every_class_is_there(module: str) -> None:
 
 @pytest.mark.slow
 def test_the_published_table_is_what_is_found() -> None:
-    published = {
-        said for said in said_in(DOCUMENT.read_text()) if said[0] in set(PACKAGES.values())
-    }
-    assert published == {row.said for row in rows_of(CASES)}, "run: make table"
+    check_published(CASES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.optimizers.case import DECAY, LR, Case
-from tests.optimizers.check import check
+from tests.optimizers.check import check, check_published
 from tests.optimizers.examine import equal_bits
 from tests.optimizers.pytorch_optimizer_cases import CASES, CLASSES, ELSEWHERE
 from tests.optimizers.pytorch_optimizer_decays import WITHOUT_EFFECT
@@ -16,6 +16,12 @@ from tests.optimizers.run import run
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
 def test_the_record_is_what_the_optimizer_applied(case: Case) -> None:
     check(case)
+
+
+@pytest.mark.slow
+def test_the_published_table_is_what_is_found() -> None:
+    """In this file, where each case has been examined."""
+    check_published(CASES)
 
 
 def test_every_class_is_there() -> None:

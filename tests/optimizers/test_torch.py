@@ -5,13 +5,19 @@ from __future__ import annotations
 import pytest
 
 from tests.optimizers.case import Case
-from tests.optimizers.check import check
+from tests.optimizers.check import check, check_published
 from tests.optimizers.torch_cases import CASES, CLASSES
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
 def test_the_record_is_what_the_optimizer_applied(case: Case) -> None:
     check(case)
+
+
+@pytest.mark.slow
+def test_the_published_table_is_what_is_found() -> None:
+    """In this file, where each case has been examined."""
+    check_published(CASES)
 
 
 def test_every_class_is_there() -> None:

@@ -1,10 +1,11 @@
-"""torchrun with two ranks: the losses and the trace of one process."""
+"""Two ranks, as torchrun starts them: the losses and the trace of one process."""
 
 from __future__ import annotations
 
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from optgeom.traces.store import open_trace
 from optgeom.trainer import train
+from tests.ranks import assert_ended_well, run_ranks
 
 WORKER = Path(__file__).with_name("two_ranks.py")
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -22,16 +24,20 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return with_text(tmp_path)
+
+
+def with_text(folder: Path) -> Path:
     # Random bytes: full-rank gradients, so that no null space amplifies the last bits.
     noise = np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8)
-    (tmp_path / "text.txt").write_bytes(noise.tobytes())
-    return tmp_path
+    (folder / "text.txt").write_bytes(noise.tobytes())
+    return folder
 
 
-def torchrun(folder: Path, *case: str, ranks: int = 2) -> list[dict[str, Any]]:
+def torchrun(folder: Path, *case: str) -> list[dict[str, Any]]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*launcher, "--nproc-per-node", str(ranks), str(WORKER), str(folder), *case],
+        [*launcher, "--nproc-per-node", "2", str(WORKER), str(folder), *case],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -39,12 +45,22 @@ def torchrun(folder: Path, *case: str, ranks: int = 2) -> list[dict[str, Any]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return left_in(folder, 2)
+
+
+def on_ranks(folder: Path, *case: str, ranks: int = 2) -> list[dict[str, Any]]:
+    """The same from ranks that are started sooner than by torchrun, which imports torch thrice."""
+    assert_ended_well(run_ranks(WORKER, folder, ranks, words=case, timeout=180))
+    return left_in(folder, ranks)
+
+
+def left_in(folder: Path, ranks: int) -> list[dict[str, Any]]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
 @pytest.mark.parametrize("case", ["normuon", "muon", "adamw"])
 def test_two_ranks_lose_and_record_what_one_process_does(folder: Path, case: str) -> None:
-    found = torchrun(folder, case)
+    found = torchrun(folder, case) if case == "normuon" else on_ranks(folder, case)
     expected = train(runpy.run_path(str(WORKER))["config_of"](folder, case), out=folder / "one")
     assert [rank["world"] for rank in found] == [2, 2]
     assert found[0] == found[1]
@@ -72,26 +88,41 @@ def test_two_ranks_lose_and_record_what_one_process_does(folder: Path, case: str
 
 
 def test_ctrl_c_on_one_rank_ends_all_of_them(folder: Path) -> None:
-    assert torchrun(folder, "stopped") == [{"interrupted": True, "left": True}] * 2
+    assert on_ranks(folder, "stopped") == [{"interrupted": True, "left": True}] * 2
     trace = open_trace(str(folder / "trace"))
     assert trace.closed
     assert trace.steps().tolist() == [0, 2, 4]
 
 
 def test_a_batch_that_two_ranks_cannot_share_is_refused_by_both(folder: Path) -> None:
-    found = torchrun(folder, "uneven")
+    found = on_ranks(folder, "uneven")
     assert all("multiple of the number of ranks (2), got 7" in one["refused"] for one in found)
     assert all(one["left"] for one in found)
     assert not (folder / "trace").exists()
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_a_run_saved_on_two_ranks_is_resumed_on(ranks: int, folder: Path) -> None:
-    (straight, _) = torchrun(folder, "kept", "straight")
-    assert torchrun(folder, "kept", "stop") == [{"interrupted": True, "left": True}] * 2
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder where two ranks have stopped at a checkpoint, and what they find who do not stop."""
+    folder = with_text(tmp_path_factory.mktemp("saved"))
+    (straight, _) = on_ranks(folder, "kept", "straight")
+    assert on_ranks(folder, "kept", "stop") == [{"interrupted": True, "left": True}] * 2
     latest = json.loads((folder / "checkpoints" / "latest").read_text())
     assert latest == {"checkpoint": "step-00000005"}
-    found = torchrun(folder, "kept", "resume", ranks=ranks)[0]
+    for left in ("checkpoints", "stop"):
+        shutil.copytree(folder / left, folder / "as it was left" / left)
+    return folder, straight
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_run_saved_on_two_ranks_is_resumed_on(
+    ranks: int, saved: tuple[Path, dict[str, Any]]
+) -> None:
+    folder, straight = saved
+    for left in ("checkpoints", "stop"):
+        shutil.rmtree(folder / left)
+        shutil.copytree(folder / "as it was left" / left, folder / left)
+    found = on_ranks(folder, "kept", "resume", ranks=ranks)[0]
     assert found["world"] == ranks
     assert found["losses"] == pytest.approx(straight["losses"][5:], rel=1e-5)
     if ranks == 2:  # the same bits

@@ -1,4 +1,4 @@
-"""One rank of the distributed tests, started by torchrun: ``two_ranks.py FOLDER CASE [HOW]``.
+"""One rank of the distributed tests, started as by torchrun: ``two_ranks.py FOLDER CASE [HOW]``.
 
 Trains CASE into FOLDER/trace and leaves FOLDER/rankN.json: losses, or that Ctrl-C came.
 """

@@ -34,17 +34,19 @@ _LITTLE = 1 << 12
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 
 
-class _Reading(Exception):
-    """Arrow begins to read."""
-
-
 class _Unread:
-    """A file that is not there to be read."""
+    """A file that is not there to be read.
+
+    Attributes:
+        asked: whether Arrow began to read. It gets nothing; an exception from here would do too,
+            but Arrow keeps it for ever, with all that its traceback holds.
+    """
 
     closed = False
 
     def __init__(self, size: int):
         self._size = self._at = size
+        self.asked = False
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self._at = offset + (0, self._at, self._size)[whence]
@@ -54,7 +56,8 @@ class _Unread:
         return self._at
 
     def read(self, nbytes: int) -> bytes:
-        raise _Reading
+        self.asked = True
+        return b""
 
     def close(self) -> None:
         """Nothing to close."""
@@ -228,15 +231,15 @@ class Footer:
         """
         if group in self._vetted:
             return
+        unread = _Unread(self.size)
         parquet = pq.ParquetFile(
-            pa.PythonFile(_Unread(self.size), "r"), metadata=self.metadata, buffer_size=_LITTLE
+            pa.PythonFile(unread, "r"), metadata=self.metadata, buffer_size=_LITTLE
         )
         try:
             parquet.read_row_groups([group], use_threads=False)
-        except _Reading:
-            pass
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise DamagedTrace(f"{self._name} is damaged: {first_line(error)}") from error
+            if not unread.asked:
+                raise DamagedTrace(f"{self._name} is damaged: {first_line(error)}") from error
         self._vetted.add(group)
 
     def decoded(self, window: Window, group: int, names: Collection[str] | None) -> int:

@@ -178,15 +178,20 @@ def lock_run(
         raise TraceError(
             f"{folder} cannot be written ({error.strerror}): choose another folder"
         ) from error
-    if lock is None and start_step is None and rank == 0:
-        raise exists(where)
     if lock is None:
-        of = f" as rank {rank}" if rank else ""
-        raise TraceError(
-            f"{shown_of(where)} is being written by {holder(folder, lock_file(rank))}{of}: end "
-            "that one first, or write to another folder"
-        )
+        raise busy(folder, where, start_step, rank)
     return lock, made
+
+
+def busy(folder: Path, where: Path | Place, start_step: int | None, rank: int = 0) -> TraceError:
+    """The error of a run that a live process holds; arguments as those of `lock_run`."""
+    if start_step is None and rank == 0:
+        return exists(where)
+    of = f" as rank {rank}" if rank else ""
+    return TraceError(
+        f"{shown_of(where)} is being written by {holder(folder, lock_file(rank))}{of}: end "
+        "that one first, or write to another folder"
+    )
 
 
 def withdraw(where: Path | Place, own: RunInfo, attempt: int) -> None:

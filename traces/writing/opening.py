@@ -11,11 +11,11 @@ from pathlib import Path
 from optgeom.traces.errors import TraceError
 from optgeom.traces.files.address import is_uri, shareable
 from optgeom.traces.files.inside import check_links
-from optgeom.traces.files.lock import Lock
+from optgeom.traces.files.lock import Lock, is_held
 from optgeom.traces.files.place import NoAnswer, Place, find
 from optgeom.traces.info import RunInfo
 from optgeom.traces.schema import TABLES
-from optgeom.traces.writing.attempts import join, lock_run, withdraw
+from optgeom.traces.writing.attempts import busy, join, lock_run, merge, withdraw
 from optgeom.traces.writing.manifest import without_secrets
 from optgeom.traces.writing.mirror import Mirror
 from optgeom.traces.writing.runfile import (
@@ -23,6 +23,8 @@ from optgeom.traces.writing.runfile import (
     find_run,
     has_run,
     local_folder,
+    make_folder,
+    read_run,
     remove_folders,
 )
 from optgeom.traces.writing.spool import Spool, SpoolNote, home_of, spools_in
@@ -76,14 +78,10 @@ def open_run(
         TraceExists: as TraceWriter does.
         TraceError: as TraceWriter does; nothing is left.
     """
-    text = os.fspath(out)
-    if is_uri(text) and not text.startswith("file://"):
-        place = find(text)
-        if not place.is_local:
-            return _open_store(place, _kept(info, place), rank, start_step, attempt, every)
-        text = place.root
-    folder = local_folder(text)
-    place = find(folder)
+    where = _where(out)
+    if isinstance(where, Place):
+        return _open_store(where, _kept(info, where), rank, start_step, attempt, every)
+    folder, place = where, find(where)
     info = _kept(info, place)
     if rank == 0 and start_step is None and has_run(folder):
         raise exists(folder)
@@ -98,6 +96,42 @@ def open_run(
         if rank == 0:
             undo.callback(_withdraw, folder, begun, number)
         return Opened(folder, place, begun, number, lock, None, undo.pop_all())
+
+
+def check_run(out: str | os.PathLike[str], info: RunInfo, *, start_step: int | None) -> None:
+    """Refuse a place that `open_run` would refuse for rank 0, and leave it as it was.
+
+    Whether an object store may be written to is not asked, nor whether it has the bucket.
+
+    Args:
+        out: a folder, or a URI that pyarrow.fs opens.
+        info: what run.json shall say.
+        start_step: resume at this step; None: begin.
+
+    Raises:
+        TraceExists: as TraceWriter does.
+        TraceError: as TraceWriter does.
+    """
+    where = _where(out)
+    if has_run(where):
+        if start_step is None:
+            raise exists(where)
+        merge(read_run(where), info, start_step)
+    if isinstance(where, Path):
+        if is_held(where):
+            raise busy(where, where, start_step)
+        remove_folders(make_folder(where))
+
+
+def _where(out: str | os.PathLike[str]) -> Place | Path:
+    """A place in an object store, or a local folder."""
+    text = os.fspath(out)
+    if is_uri(text) and not text.startswith("file://"):
+        place = find(text)
+        if not place.is_local:
+            return place
+        text = place.root
+    return local_folder(text)
 
 
 def _open_store(

@@ -11,12 +11,16 @@ import click
 _INTRODUCTION = """\
 # Command line
 
-Generated from the commands themselves; change their help, not this page.
-
 Commands are grouped by what they are for: *make* traces, *look* at them, *ask* them something,
 *keep* them. Exit codes are 0: fine, 1: something was found, 2: wrong use; where one means more, its
 command says so. `--json`, where there is one, is for programs. Most commands take a trace, or a
 folder of traces, or a URI of either (`s3://bucket/runs`)."""
+
+_END = """\
+---
+
+This page is generated from the commands themselves (`make pages`): change their help, not the
+page."""
 
 
 def command_line_page(
@@ -37,7 +41,7 @@ def command_line_page(
         parts.append(f"## {title}")
         for command in commands:
             parts.extend(_command(command, root))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, _END]) + "\n"
 
 
 def _command(command: click.Command, parent: click.Context) -> Iterator[str]:

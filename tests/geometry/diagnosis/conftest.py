@@ -11,6 +11,7 @@ import torch
 
 import optgeom
 from tests.geometry.diagnosis.loops import hidden, train
+from tests.sharing import made_once
 
 SEEDS = (0, 1, 2)
 OPTIMIZERS = ("adamw", "muon", "normuon")
@@ -39,10 +40,14 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, optgeom.Trace]:
     """The trainer's runs at three seeds, and torch's own Muon, also with watch's defaults."""
+    folder = made_once(tmp_path_factory, "healthy", _train_healthy)
+    return {name: optgeom.open_trace(folder / name) for name in HEALTHY}
+
+
+def _train_healthy(folder: Path) -> None:
     from optgeom.trainer.settings import load_config
     from optgeom.trainer.train import train as run
 
-    folder = tmp_path_factory.mktemp("healthy")
     for name in OPTIMIZERS:
         for seed in SEEDS:
             stages = ["gradient", "ns_input", "orthogonalized", "update"]
@@ -62,7 +67,6 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, optgeom.Tr
         steps=101,
         **defaults,
     )
-    return {name: optgeom.open_trace(folder / name) for name in HEALTHY}
 
 
 Planted = Callable[..., optgeom.geometry.Diagnosis]

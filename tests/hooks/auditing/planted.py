@@ -99,6 +99,10 @@ class SilentSGDMuon(Muon):
         return matrix
 
 
+class NoNeuronsNorMuon(Muon):
+    """A port that lost the normalization."""
+
+
 class ScaledTwice(Muon):
     def factor(self, rows: int, cols: int) -> float:
         return max(1.0, rows / cols)
@@ -141,6 +145,14 @@ class LargerAxis(NorMuon):
     def normalize(self, matrix: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         axis = 1 if matrix.size(0) >= matrix.size(1) else 0
         second = self.second_moment(matrix.square().mean(axis, keepdim=True), state, group)
+        return matrix / (second.sqrt() + 1e-8)
+
+
+class ColumnsNorMuon(NorMuon):
+    """Inputs in the place of outputs: weights are taken for (in, out)."""
+
+    def normalize(self, matrix: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        second = self.second_moment(matrix.square().mean(0, keepdim=True), state, group)
         return matrix / (second.sqrt() + 1e-8)
 
 

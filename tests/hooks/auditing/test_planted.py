@@ -24,6 +24,8 @@ FAULTS = {
     "DecaySquared": ("warning", "neither lr * weight_decay nor weight_decay"),
     "SmallerAxis": ("warning", "column on tall matrices, row on wide ones"),
     "LargerAxis": ("warning", "reduced to the signs"),
+    "ColumnsNorMuon": ("warning", "right only for weights that are kept transposed"),
+    "NoNeuronsNorMuon": ("severe", "does not normalize neurons"),
     "ElementwiseBefore": ("warning", "elementwise normalization, then orthogonalization"),
     "UnitRows": ("warning", "keeps no second moment"),
     "NaNAtZero": ("severe", "a zero gradient: NaN"),
@@ -50,6 +52,7 @@ def test_every_fault_is_found_and_nothing_else(name: str, alone: Alone) -> None:
     others = [said for kind, said in told if kind != "note" and text not in said]
     allowed = {
         "SmallerAxis": "reduced to the signs",
+        "ColumnsNorMuon": "reduced to the signs",
         "WritesGradient": "",
         "UnitRows": "beta2=0.95, measured is 0.0",
         "ElementwiseBefore": "",
