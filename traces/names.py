@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 # as many digits as an int64 holds, and no digits of other scripts
 _STEM = r"a(?P<attempt>[0-9]{1,18})-r(?P<rank>[0-9]{1,18})-s(?P<sequence>[0-9]{1,18})"
@@ -89,6 +90,7 @@ class PartName:
         return f"a{self.attempt:04d}-r{self.rank:05d}-s{self.sequence:06d}{last}"
 
 
+@lru_cache(maxsize=1 << 14)  # every refresh and every question asks for all of them again
 def parse_name(file: str) -> PartName | None:
     """Read a file's name back; None where it is no part of a trace.
 

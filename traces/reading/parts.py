@@ -81,14 +81,14 @@ class PartTable:
         self.parts = tuple(found[name] for name in names if name in found)
         self._early.clear()
 
-    def at_step(self, entries: Mapping[str, Entry], step: int) -> tuple[Part, ...]:
+    def at_step(self, written: Sequence[Mapping[PartName, int]], step: int) -> tuple[Part, ...]:
         """The segments that hold a step, found without opening all of them.
 
         Each writer's segments mostly come in the order of their steps, so they are halved until
         the step is found: some of ten thousand are opened, and kept for the next question.
 
         Args:
-            entries: as in refresh.
+            written: the segments of each writer, as `by_writer` says.
             step: that is asked for.
 
         Returns:
@@ -99,16 +99,15 @@ class PartTable:
             FileNotFoundError: as refresh.
         """
         found: list[Part] = []
-        names = [name for name in select_parts(entries, records=True) if name.digest]
-        for _, group in groupby(names, key=lambda name: (name.attempt, name.rank)):
-            own = list(group)
+        for sizes in written:
 
-            def steps(name: PartName) -> tuple[int, int]:
+            def steps(name: PartName, sizes: Mapping[PartName, int] = sizes) -> tuple[int, int]:
                 if name not in self._early:
-                    (self._early[name],) = self._open([name], {name: entries[name.file].size})
+                    (self._early[name],) = self._open([name], sizes)
                 there = self._early[name].keys["step"].values
                 return (int(there[0]), int(there[-1])) if len(there) else (step, step)
 
+            own = list(sizes)
             at = bisect_right(own, step, key=lambda name: steps(name)[0]) - 1
             while at >= 0 and steps(own[at])[1] >= step:
                 found.append(self._early[own[at]])
@@ -137,6 +136,19 @@ class PartTable:
         wanted = self.types if names is None else names
         tables = [part.columns([one for one in wanted if one in part.types]) for part in self.parts]
         return one_chunk(pa.concat_tables(tables, promote_options="default"))
+
+
+def by_writer(entries: Mapping[str, Entry]) -> list[dict[PartName, int]]:
+    """The segments of records of each attempt and rank, in order, with their sizes.
+
+    Args:
+        entries: file name -> entry, of one table's folder.
+    """
+    names = [name for name in select_parts(entries, records=True) if name.digest]
+    return [
+        {name: entries[name.file].size for name in group}
+        for _, group in groupby(names, key=lambda name: (name.attempt, name.rank))
+    ]
 
 
 def select_parts(entries: Mapping[str, Entry], *, records: bool) -> list[PartName]:

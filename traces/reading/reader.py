@@ -16,12 +16,12 @@ from optgeom.traces.files.life import heard_from
 from optgeom.traces.files.listing import DERIVED, TRIES, Listing
 from optgeom.traces.files.place import Entry, Place
 from optgeom.traces.info import RUN_FILE, RunInfo, parse
-from optgeom.traces.names import SET_ASIDE, parse_name
+from optgeom.traces.names import SET_ASIDE, PartName, parse_name
 from optgeom.traces.reading.cells import CellIndex, Newest
 from optgeom.traces.reading.joined import Joined, join
 from optgeom.traces.reading.keys import Vocabulary
 from optgeom.traces.reading.part import Source, Vanished
-from optgeom.traces.reading.parts import PartTable, replaced
+from optgeom.traces.reading.parts import PartTable, by_writer, replaced
 from optgeom.traces.reading.scalars import Scalars
 from optgeom.traces.schema import CELL_TABLES, OPEN_TABLES, TABLES, table_schema
 
@@ -54,6 +54,7 @@ class TraceFiles:
         self._fresh: set[str] = set()
         self._indexes: dict[str, tuple[str, CellIndex]] = {}
         self._newest: tuple[str, Newest | None] = ("", None)
+        self._written: dict[str, tuple[str, list[dict[PartName, int]] | None]] = {}
         self.entries: Mapping[str, Entry] = {}
         self.version = self._told = ""
         self.info = self._read_run()
@@ -171,10 +172,15 @@ class TraceFiles:
             version, known = self._indexes.get(name, ("", None))
             if known is not None and version == self.version:
                 return known
-            if self._attempts() > 1:
+            version, written = self._written.get(name, ("", None))
+            if version != self.version:
+                is_alone = self._attempts() < 2
+                written = by_writer(self._folder_entries(name)) if is_alone else None
+                self._written[name] = self.version, written
+            if written is None:
                 return None
             try:
-                parts = self._table(name).at_step(self._folder_entries(name), step)
+                parts = self._table(name).at_step(written, step)
             except FileNotFoundError:
                 return None  # a segment was replaced after the listing
             return CellIndex(parts, None)
