@@ -183,6 +183,10 @@ def _input(computed: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _cells(count: int) -> str:
+    return "is 1 cell" if count == 1 else f"are {count:,} cells"
+
+
 def _second_moment(
     rule: Rule, computed: Mapping[str, Any], layers: Sequence[Row], line: str
 ) -> list[str]:
@@ -191,7 +195,7 @@ def _second_moment(
     young = sum(row.young for row in layers) - own_young
     if own_young:
         said.append(
-            f"In no median are {own_young:,} cells of the run's first steps: the second moment of "
+            f"In no median {_cells(own_young)} of the run's first steps: the second moment of "
             "its own rule had just begun at zero there, which evens out everything."
         )
     moment = computed.get("second_moment")
@@ -201,7 +205,7 @@ def _second_moment(
     total = sum(count for how, count in moment.items() if how != "steps_needed")
     if young:
         said.append(
-            f"In no median are {young:,} cells of the run's first {needed:,} steps: they are "
+            f"In no median {_cells(young)} of the run's first {needed:,} steps: what is there is "
             "exact, but a second moment that has just begun at zero evens out everything."
         )
     short = moment.get("short", 0)
