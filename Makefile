@@ -36,21 +36,14 @@ chromium:
 test: .venv/.dev chromium lint ## Install the development side, lint, run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# on top of .venv, so that torch is installed once
-.venv-optimizers/.done: tests/optimizers/requirements.txt .venv/.dev
-	$(BIN)/python -m venv .venv-optimizers
-	$(BIN)/python -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' \
-		> $$(.venv-optimizers/bin/python -c 'import site; print(site.getsitepackages()[0])')/development.pth
-	.venv-optimizers/bin/pip install --disable-pip-version-check -q -c constraints.txt \
-		-r tests/optimizers/requirements.txt
-	@touch $@
+# environments for what the tests ask of other packages: on top of .venv, so that torch is installed once
+CONSTRAINTS-optimizers := -c constraints.txt
 
-# as above
-.venv-fuzz/.done: tests/fuzz/requirements.txt .venv/.dev
-	$(BIN)/python -m venv .venv-fuzz
+.venv-%/.done: tests/%/requirements.txt .venv/.dev
+	$(BIN)/python -m venv .venv-$*
 	$(BIN)/python -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' \
-		> $$(.venv-fuzz/bin/python -c 'import site; print(site.getsitepackages()[0])')/development.pth
-	.venv-fuzz/bin/pip install --disable-pip-version-check -q -r tests/fuzz/requirements.txt
+		> $$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/development.pth
+	.venv-$*/bin/pip install --disable-pip-version-check -q $(CONSTRAINTS-$*) -r tests/$*/requirements.txt
 	@touch $@
 
 fuzz: .venv-fuzz/.done ## Fuzz the readers of traces (SECONDS=60 each)
@@ -65,14 +58,6 @@ optimizers: .venv-optimizers/.done ## Check what is recorded of the optimizers o
 
 table: .venv-optimizers/.done ## Write docs/optimizers.md from what the optimizers do
 	OMP_NUM_THREADS=2 .venv-optimizers/bin/python -m tests.optimizers.table
-
-# as above, but with what mlflow-skinny holds back; torch stays that of .venv
-.venv-frameworks/.done: tests/frameworks/requirements.txt .venv/.dev
-	$(BIN)/python -m venv .venv-frameworks
-	$(BIN)/python -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' \
-		> $$(.venv-frameworks/bin/python -c 'import site; print(site.getsitepackages()[0])')/development.pth
-	.venv-frameworks/bin/pip install --disable-pip-version-check -q -r tests/frameworks/requirements.txt
-	@touch $@
 
 # the settings of pyproject.toml, but for what keeps these tests out of the others
 frameworks: .venv-frameworks/.done ## Test with Trainer, Lightning, accelerate, W&B and their like

@@ -150,7 +150,7 @@ def watch(
     )
     try:
         following = Following(sinks if ranks.rank == 0 else (), start_step=start_step)
-        check = partial(check_wanted, sinks, info)
+        check = partial(_check_sinks, sinks, info, out, start_step)
         writer, room = _open(
             out, info, ranks, start_step, following, check, wait=wait, flush_every=flush_every
         )
@@ -201,6 +201,15 @@ def _clocks(layers: LayerFilter, given: Clock) -> dict[str, Clocks]:
     return found
 
 
+def _check_sinks(
+    sinks: Sequence[Sink], info: RunInfo, out: str | os.PathLike[str], start_step: int | None
+) -> None:
+    """Refuse what would be refused later: a sink's own run is seen as soon as it opens."""
+    if sinks:
+        check_wanted(sinks, info)
+        check_run(out, info, start_step=start_step)
+
+
 def _open(
     out: str | os.PathLike[str],
     info: RunInfo,
@@ -218,7 +227,7 @@ def _open(
         ranks: all of them.
         start_step: of a new attempt.
         following: opens the sinks.
-        check: raises if the sinks want what is not recorded.
+        check: raises what is to be known before a sink opens.
         **settings: of the writer.
 
     Returns:
@@ -234,7 +243,6 @@ def _open(
     if ranks.rank == 0:
         try:
             check()
-            check_run(out, info, start_step=start_step)  # a sink's run is seen as soon as it opens
             following.open(info.run)
             writer = make()
             attempt, room = writer.attempt, room_of(writer)

@@ -154,6 +154,7 @@ def test_an_interrupted_end_closes_without_what_is_left(
 def test_waiting_for_a_server_does_not_lengthen_the_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train(tmp_path / "before", range(4), also=[Kept()])  # a first look imports what it needs
     monkeypatch.setattr(following, "SHARE", 0.02)  # of 0.3 s: a pause of 15 s
     sink = Slow()
     train_until(lambda: sink.calls.count("send") >= 2, tmp_path / "run", [sink])
