@@ -18,7 +18,7 @@ from optgeom.trainer.errors import ConfigError
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimizer of a run; every group remembers its peak as ``initial_lr``.
+    """The optimizer of a run.
 
     Muon takes scale match_rms, so that at equal ``lr`` it moves a matrix about as far as NorMuon
     does (RMS near 0.2 x lr). Weight decay reaches hidden matrices only.
@@ -36,16 +36,19 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     adamw = {"betas": tuple(config.betas), "eps": config.eps}
     try:
         groups = param_groups(model, lr=config.lr, adamw_lr=config.adamw_lr, adamw_settings=adamw)
-        optimizer = _build(groups, config, adamw=adamw)
+        return _build(groups, config, adamw=adamw)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"optimizer {config.name}: {error}") from error
+
+
+def remember_peak(optimizer: Optimizer) -> None:
+    """Note every group's learning rate as its peak, ``initial_lr``; checkpoints keep it."""
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return optimizer
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:
-    """Set every group's learning rate to a fraction of its peak."""
+    """Set every group's learning rate to a fraction of its remembered peak."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["initial_lr"]
 

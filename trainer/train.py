@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,12 +25,12 @@ from optgeom.hooks.recorder import Recorder
 from optgeom.hooks.watch import watch
 from optgeom.traces.files.address import is_uri, name_of
 from optgeom.trainer.checkpoints import kept_checkpoints
-from optgeom.trainer.config import TrainConfig
+from optgeom.trainer.config import OptimizerConfig, TrainConfig
 from optgeom.trainer.corpus import Corpus, Tokens, held_out_batch, load_corpus, training_batch
 from optgeom.trainer.denormals import flushed_denormals
 from optgeom.trainer.interrupt import stop_requests
 from optgeom.trainer.model import build_model, cross_entropy
-from optgeom.trainer.optimizers import build_optimizer, set_lr
+from optgeom.trainer.optimizers import build_optimizer, remember_peak, set_lr
 from optgeom.trainer.parallelize import Ranks, join_ranks, parallelize
 from optgeom.trainer.progress import Listener, Silent
 from optgeom.trainer.schedule import lr_factor
@@ -75,6 +75,7 @@ def train(
     listener: Listener | None = None,
     checkpoints: str | Path | None = None,
     resume: bool = False,
+    make_optimizer: Callable[[nn.Module, OptimizerConfig], Optimizer] = build_optimizer,
 ) -> TrainResult:
     """Train a GPT and write a trace of it.
 
@@ -90,6 +91,8 @@ def train(
             the run is stopped; None writes none.
         resume: Go on from the latest of them, on any number of ranks, in a new attempt of the
             trace; from the start where there is none yet.
+        make_optimizer: Called with the model, sharded already, and the settings, for an optimizer
+            of your own. Every group's ``lr`` is its peak, which the schedule scales.
 
     Returns:
         Losses, sizes and times.
@@ -120,7 +123,8 @@ def train(
         model = build_model(config.model, length=length, seed=config.seed).to(ranks.device)
         parameters = sum(weight.numel() for weight in model.parameters())
         parallelize(model, ranks, config)
-        optimizer = build_optimizer(model, config.optimizer)
+        optimizer = make_optimizer(model, config.optimizer)
+        remember_peak(optimizer)
 
         with (
             kept_checkpoints(checkpoints, ranks, model, optimizer, resume=resume) as saved,

@@ -16,7 +16,7 @@ from optgeom.traces.store import open_trace
 from optgeom.trainer import ConfigError, config_from_dict, train
 from optgeom.trainer.denormals import denormals_are_zero
 from optgeom.trainer.model import build_model
-from optgeom.trainer.optimizers import build_optimizer, set_lr
+from optgeom.trainer.optimizers import build_optimizer, remember_peak, set_lr
 from optgeom.trainer.parallelize import Ranks
 from optgeom.trainer.progress import Silent
 
@@ -185,6 +185,7 @@ def test_hidden_matrices_alone_are_decayed_and_every_weight_has_its_rate(tiny, n
     optimizer = build_optimizer(model, config.optimizer)
     names = {id(weight): name for name, weight in model.named_parameters()}
     seen = []
+    remember_peak(optimizer)
     set_lr(optimizer, 0.5)
     for group in optimizer.param_groups:
         for weight in group["params"]:

@@ -21,4 +21,4 @@ def test_no_file_of_arrow_outlives_its_reading(trace_path: Path) -> None:
         trace = open_trace(trace_path)
         trace.metrics()
         assert len(list(trace.matrices(stages="update", steps=20))) > 1
-    assert files() == before
+    assert files() <= before
