@@ -57,7 +57,7 @@ def test_it_does_nothing_and_says_so(tmp_path, bag, train, caplog) -> None:
         assert "nothing" in repr(recorder)
     recorder.close()
     assert list(tmp_path.iterdir()) == []
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads  # others may have ended meanwhile
     (said,) = caplog.messages
     assert "OPTGEOM_DISABLED is set: nothing is captured" in said
     assert str(tmp_path / "run") in said

@@ -125,7 +125,7 @@ def test_a_recorder_that_is_dropped_ends_by_itself_and_keeps_nothing(tmp_path, b
         thread.join(20)
     gc.collect()
     assert [one() for one in left] == [None] * 4
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads  # others may have ended meanwhile
     import optgeom
 
     trace = optgeom.open_trace(tmp_path / "trace")

@@ -26,7 +26,7 @@ def test_close_gives_everything_back(watched, bag, train) -> None:
     train(model, optimizer, [0, 1])
     recorder.close()
     recorder.close()
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads  # others may have ended meanwhile
     assert "step" not in vars(optimizer)
     assert not _get_current_dispatch_mode_stack()
 
