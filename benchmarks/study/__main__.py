@@ -7,20 +7,71 @@ tables, figures and the numbers of docs/study.md. Stopped, it goes on where it w
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from benchmarks.study.experiment import experiment
+from benchmarks.study import cost, page
+from benchmarks.study.arms import ARMS, BASE
+from benchmarks.study.drawing import draw
+from benchmarks.study.experiment import Runs, experiment
+from benchmarks.study.pictures import PICTURES
+from benchmarks.study.tables import Tables, collect
+from benchmarks.study.trials import use_one_thread
+from benchmarks.timing import machine
+from optgeom.figures.theme import theme_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "study"
+PAGE = ROOT / "docs" / "study.md"
 
 
 def main() -> None:
-    """Read the arguments and run the study."""
+    """Read the arguments and run the study, or draw what was kept of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "study", help="its runs")
     parser.add_argument("--workers", type=int, help="runs side by side; default: one a core")
+    parser.add_argument(
+        "--draw", action="store_true", help="train nothing: figures and page from the kept tables"
+    )
     arguments = parser.parse_args()
-    experiment(arguments.runs, workers=arguments.workers)
+    if not arguments.draw:
+        where = machine()
+        with ProcessPoolExecutor(
+            arguments.workers or os.cpu_count(),
+            multiprocessing.get_context("spawn"),
+            initializer=use_one_thread,
+        ) as executor:
+            runs = experiment(arguments.runs, executor)
+        print("timing the steps", flush=True)
+        costs, calibration = cost.measure()
+        about = {**_about(runs), "machine": where, "calibration": calibration}
+        collect(runs, arguments.runs, cost=costs, about=about).save(RESULTS)
+    tables = Tables.load(RESULTS)
+    for theme in ("light", "dark"):
+        colours = theme_of(theme)
+        figures = {
+            f"{name}-{theme}": picture(tables, colours) for name, picture in PICTURES.items()
+        }
+        draw(figures, PAGE.parent / "study")
+    page.write(PAGE, tables)
+    print(page.results(tables))
+    print(f"\ntables: {RESULTS}, page: {PAGE}")
+
+
+def _about(runs: Runs) -> dict[str, Any]:
+    outcomes = [one for some in (*runs.searches.values(), *runs.finals.values()) for one in some]
+    config = ARMS["adamw"].config(lr=1e-3, adamw_lr=1e-3, seed=0)
+    return {
+        "runs": len(outcomes),
+        "steps": config.schedule.steps,
+        "tokens": config.schedule.steps * config.data.batch * config.data.sequence,
+        # of the runs themselves: a study that was stopped and gone on with took as long
+        "worker_minutes": round(sum(one.seconds for one in outcomes) / 60),
+        "settings": dict(BASE),
+    }
 
 
 if __name__ == "__main__":

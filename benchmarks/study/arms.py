@@ -1,4 +1,4 @@
-"""What is compared: eight rules for the hidden matrices of one model, and all that they share.
+"""What is compared: ten rules for the hidden matrices of one model, and all that they share.
 
 The embedding, the head and the norms run AdamW under every rule, at the learning rate that was best
 for AdamW alone: the rules differ in how they move hidden matrices, and each has one learning rate
@@ -48,7 +48,6 @@ class Arm:
         first_lr: Where its search begins, near the middle of its grid.
         settings: Overrides in the preset.
         make: The optimizer.
-        ablation: Whether the paper has it as a variant of NorMuon rather than as a rule.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Arm:
     first_lr: float
     settings: Mapping[str, Any]
     make: Callable[[nn.Module, OptimizerConfig], Optimizer] = build_optimizer
-    ablation: bool = False
 
     def config(self, *, lr: float, adamw_lr: float, seed: int) -> TrainConfig:
         """The settings of one run.
@@ -81,7 +79,7 @@ def _variant(rule: type[NorMuon], model: nn.Module, config: OptimizerConfig) -> 
 def _ablation(name: str, label: str, rule: type[NorMuon]) -> Arm:
     settings = {"optimizer.name": "normuon", "optimizer.settings": _MATRICES}
     make = partial(_variant, rule)
-    return Arm(name=name, label=label, first_lr=0.012, settings=settings, make=make, ablation=True)
+    return Arm(name=name, label=label, first_lr=0.012, settings=settings, make=make)
 
 
 _ALL = (
@@ -95,7 +93,7 @@ _ALL = (
         name="muon",
         label="Muon",
         first_lr=0.012,
-        # Nesterov is Muon's default and not the paper's NorMuon's: the same form for both
+        # without Nesterov, which is Muon's default, like the paper's NorMuon
         settings={
             "optimizer.name": "muon",
             "optimizer.settings": {**_MATRICES, "nesterov": False},
@@ -115,6 +113,22 @@ _ALL = (
             "optimizer.name": "normuon",
             "optimizer.family": "released",
             "optimizer.settings": _MATRICES,
+        },
+    ),
+    # beyond the paper's: what of the released form's gain is its look-ahead
+    Arm(
+        name="muon-nesterov",
+        label="Muon with Nesterov",
+        first_lr=0.006,
+        settings={"optimizer.name": "muon", "optimizer.settings": _MATRICES},
+    ),
+    Arm(
+        name="normuon-nesterov",
+        label="NorMuon, paper's form with Nesterov",
+        first_lr=0.006,
+        settings={
+            "optimizer.name": "normuon",
+            "optimizer.settings": {**_MATRICES, "nesterov": True},
         },
     ),
     _ablation("muon-fixed-norm", "Muon, whole-matrix norm fixed", FixedNorm),

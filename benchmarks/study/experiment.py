@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from benchmarks.study.arms import ARMS
 from benchmarks.study.search import TRIALS, best_rate, next_rates
-from benchmarks.study.trials import Outcome, Trial, run, use_one_thread
+from benchmarks.study.trials import Outcome, Trial, run
 
 SEEDS = (0, 1, 2, 3, 4)
 """Of the runs that are compared."""
@@ -43,55 +41,55 @@ class Runs:
         return best_rate({one.trial.lr: one.loss for one in self.searches[arm]})
 
 
-def experiment(folder: Path, *, workers: int | None = None, tell: Tell = print) -> Runs:
+def experiment(folder: Path, executor: Executor, *, tell: Tell = print) -> Runs:
     """Run the study, or what is left of it.
 
     Args:
         folder: Where its runs are kept.
-        workers: Runs side by side, one thread each; None: as many as cores.
+        executor: Runs ``trials.run``, several side by side.
         tell: Told of every run that ends.
     """
-    with _Pool(folder, workers or os.cpu_count() or 1, tell) as pool:
-        searches: dict[str, dict[float, Outcome]] = {name: {} for name in ARMS}
-        asked = Counter[str]()
+    begun = _Begun(folder, executor, tell)
+    searches: dict[str, dict[float, Outcome]] = {name: {} for name in ARMS}
+    asked = Counter[str]()
 
-        def search(name: str, adamw_lr: float) -> list[Trial]:
-            losses = {lr: one.loss for lr, one in searches[name].items()}
-            rates = next_rates(ARMS[name].first_lr, losses)
-            asked[name] += len(rates)
-            return [
-                Trial(arm=name, lr=lr, adamw_lr=adamw_lr, seed=SEARCH_SEED, watched=False)
-                for lr in rates
-            ]
+    def search(name: str, adamw_lr: float) -> list[Trial]:
+        losses = {lr: one.loss for lr, one in searches[name].items()}
+        rates = next_rates(ARMS[name].first_lr, losses)
+        asked[name] += len(rates)
+        return [
+            Trial(arm=name, lr=lr, adamw_lr=adamw_lr, seed=SEARCH_SEED, watched=False)
+            for lr in rates
+        ]
 
-        def follow(outcome: Outcome) -> list[Trial]:
-            trial = outcome.trial
-            searches[trial.arm][trial.lr] = outcome
-            # what comes next depends on all that was asked for, not on which ended first
-            done = len(searches[trial.arm]) == asked[trial.arm]
-            return search(trial.arm, trial.adamw_lr) if done else []
+    def follow(outcome: Outcome) -> list[Trial]:
+        trial = outcome.trial
+        searches[trial.arm][trial.lr] = outcome
+        # what comes next depends on all that was asked for, not on which ended first
+        done = len(searches[trial.arm]) == asked[trial.arm]
+        return search(trial.arm, trial.adamw_lr) if done else []
 
-        # AdamW's rate moves the embedding, the head and the norms of all others
-        pool.run(search("adamw", ARMS["adamw"].first_lr), follow)
-        adamw_lr = _best(searches["adamw"])
-        others = [trial for name in ARMS if name != "adamw" for trial in search(name, adamw_lr)]
-        pool.run(others, follow)
+    # AdamW's rate moves the embedding, the head and the norms of all others
+    begun.run(search("adamw", ARMS["adamw"].first_lr), follow)
+    adamw_lr = _best(searches["adamw"])
+    others = [trial for name in ARMS if name != "adamw" for trial in search(name, adamw_lr)]
+    begun.run(others, follow)
 
-        finals: dict[str, dict[int, Outcome]] = {name: {} for name in ARMS}
-        rates = {name: _best(found) for name, found in searches.items()}
+    finals: dict[str, dict[int, Outcome]] = {name: {} for name in ARMS}
+    rates = {name: _best(found) for name, found in searches.items()}
 
-        def keep(outcome: Outcome) -> tuple[Trial, ...]:
-            finals[outcome.trial.arm][outcome.trial.seed] = outcome
-            return ()
+    def keep(outcome: Outcome) -> tuple[Trial, ...]:
+        finals[outcome.trial.arm][outcome.trial.seed] = outcome
+        return ()
 
-        pool.run(
-            [
-                Trial(arm=name, lr=rates[name], adamw_lr=adamw_lr, seed=seed, watched=True)
-                for seed in SEEDS
-                for name in ARMS
-            ],
-            keep,
-        )
+    begun.run(
+        [
+            Trial(arm=name, lr=rates[name], adamw_lr=adamw_lr, seed=seed, watched=True)
+            for seed in SEEDS
+            for name in ARMS
+        ],
+        keep,
+    )
     return Runs(
         searches={
             name: tuple(found[lr] for lr in sorted(found)) for name, found in searches.items()
@@ -104,30 +102,22 @@ def _best(found: Mapping[float, Outcome]) -> float:
     return best_rate({lr: one.loss for lr, one in found.items()})
 
 
-class _Pool:
-    """Runs side by side in processes of their own, which end with it."""
+class _Begun:
+    """The runs side by side, and how far they are."""
 
-    def __init__(self, folder: Path, workers: int, tell: Tell) -> None:
+    def __init__(self, folder: Path, executor: Executor, tell: Tell) -> None:
         self._run = partial(run, folder=folder)
+        self._executor = executor
         self._tell = tell
         self._began = time.perf_counter()
         self._done = 0
-        self._workers = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=use_one_thread
-        )
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._workers.shutdown(cancel_futures=True)
 
     def run(self, trials: Iterable[Trial], follow: Follow) -> None:
         """Run trials, and those that follow from them, until there are none."""
         waiting: set[Future[Outcome]] = set()
 
         def ask(some: Iterable[Trial]) -> None:
-            waiting.update(self._workers.submit(self._run, trial) for trial in some)
+            waiting.update(self._executor.submit(self._run, trial) for trial in some)
 
         ask(trials)
         while waiting:
