@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults fuzz soak optimizers table frameworks gpu notebooks lint fmt docs pages chromium screenshots clean
+.PHONY: help install demo test faults fuzz soak optimizers table frameworks bench gpu study notebooks lint fmt docs pages chromium screenshots clean
 
 PYTHON ?= python3
 SERVE ?= 1
@@ -72,8 +72,14 @@ soak: .venv/.dev ## Write a million records, then 100,000 steps: how does memory
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --long
 
+bench: .venv/.dev ## Run every benchmark and the peers', into docs/benchmarks.md
+	$(BIN)/python benchmarks/bench.py
+
 gpu: .venv/.dev ## Check and measure on a GPU, report under benchmarks/results
 	$(BIN)/python benchmarks/gpu.py
+
+study: .venv/.dev chromium ## Compare the paper's rules at five seeds, write docs/study.md
+	$(BIN)/python -m benchmarks.study
 
 notebooks: .venv/.dev ## Execute every notebook on fresh runs of the demo
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_notebooks.py

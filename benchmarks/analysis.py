@@ -18,8 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from limits import LIMITS
 from peers import ENVIRONMENT, interpreter
-from timing import Calibration, CaseFailed, Interval, calibrated, in_process, machine, table
+from timing import (
+    Calibration,
+    CaseFailed,
+    Interval,
+    Number,
+    calibrated,
+    in_process,
+    json_option,
+    machine,
+    table,
+    write_json,
+)
 
 import optgeom
 from optgeom.geometry import columns
@@ -61,24 +73,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", default="124m", help="of the trainer (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--blocks", type=int, help="of the model; left out: the preset's")
+    json_option(parser)
     given = parser.parse_args(arguments)
-    source = captured(given.folder, given.preset)
+    source = captured(given.folder, given.preset, given.blocks)
     print(machine(), flush=True)
     calibration = Calibration()
+    tables = {}
     for name in given.tables:
         calibration.run()
         print(f"\n### {name}\n", flush=True)
-        rows = TABLES[name](source, given.folder, given.rounds)
-        print(table(rows), flush=True)
+        tables[name] = TABLES[name](source, given.folder, given.rounds)
+        print(table(tables[name]), flush=True)
     calibration.run()
     print(f"\n{calibrated(calibration.gflops)}")
+    write_json(given.json, tables, calibration.gflops)
 
 
-def captured(folder: Path, preset: str) -> Trace:
-    """The trace of a model's matrices, made where it is not there."""
-    raw = folder / preset
+def captured(folder: Path, preset: str, blocks: int | None = None) -> Trace:
+    """The trace of a model's matrices, made where it is not there; of fewer blocks if asked."""
+    raw = folder / (preset if blocks is None else f"{preset}-{blocks}-blocks")
     if not raw.exists():
-        settings = optgeom.trainer.load_config(preset, overrides=SETTINGS)
+        fewer = {} if blocks is None else {"model.blocks": blocks}
+        settings = optgeom.trainer.load_config(preset, overrides=SETTINGS | fewer)
         optgeom.trainer.train(settings, out=raw)
     return optgeom.open_trace(raw)
 
@@ -158,7 +175,10 @@ def against_lapack(source: Trace, folder: Path, rounds: int) -> list[dict[str, s
         "spectra alone": copied(source, folder / "spectra", ("update",), steps, norms=True),
         "every column": copied(source, folder / "every", STAGES, steps[-1:], norms=False),
     }
-    bars = {"spectra alone": 1.25, "every column": 1.6}
+    bars = {
+        "spectra alone": LIMITS["analysis, spectra"],
+        "every column": LIMITS["analysis, every column"],
+    }
     rows = []
     for name, trace in cases.items():
         ratios, ours, theirs = [], [], []
@@ -179,11 +199,13 @@ def against_lapack(source: Trace, folder: Path, rounds: int) -> list[dict[str, s
             {
                 "what": name,
                 "matrices": str(count),
-                "optgeom.analyze, s": f"{statistics.median(ours):.1f}",
-                "numpy Gram + eigvalsh, s": f"{statistics.median(b['numpy'] for b in theirs):.1f}",
-                "torch the same, s": f"{statistics.median(b['torch'] for b in theirs):.1f}",
-                "over the faster": f"{Interval.of(ratios):.2f}",
-                "bar": str(bars[name]),
+                "optgeom.analyze, s": Number(statistics.median(ours), ".1f"),
+                "numpy Gram + eigvalsh, s": Number(
+                    statistics.median(b["numpy"] for b in theirs), ".1f"
+                ),
+                "torch the same, s": Number(statistics.median(b["torch"] for b in theirs), ".1f"),
+                "over the faster": Number(Interval.of(ratios), ".2f"),
+                "bar": f"{bars[name].value:g}",
             }
         )
     return rows
@@ -198,10 +220,7 @@ def against_peers(source: Trace, folder: Path, rounds: int) -> list[dict[str, st
         (seconds(lambda: [torch.linalg.svdvals(matrix) for matrix in updates]), analyzed(update))
         for _ in range(rounds)
     ]
-    rows = [_compared("torch.linalg.svdvals, float32: the updates' spectra", pairs, "1.5")]
-    if not interpreter(ENVIRONMENT).exists():
-        print("(WeightWatcher: make its environment with python benchmarks/peers.py)")
-        return rows
+    rows = [_compared("torch.linalg.svdvals, float32: the updates' spectra", pairs, "svdvals")]
     for count in (1, len(steps)):
         weight = copied(source, folder / f"weight-{count}", ("weight",), steps[:count], norms=False)
         name = f"WeightWatcher(model).analyze(): weights, every column, {count} captures"
@@ -210,7 +229,7 @@ def against_peers(source: Trace, folder: Path, rounds: int) -> list[dict[str, st
         except CaseFailed as error:
             rows.append({**dict.fromkeys(rows[0], ""), "beside": f"{name}: failed: {error}"})
         else:
-            rows.append(_compared(name, pairs, "4"))
+            rows.append(_compared(name, pairs, "WeightWatcher"))
     return rows
 
 
@@ -227,13 +246,13 @@ def _watched(trace: Trace, folder: Path) -> float:
     return total
 
 
-def _compared(name: str, pairs: Sequence[tuple[float, float]], bar: str) -> dict[str, str]:
+def _compared(name: str, pairs: Sequence[tuple[float, float]], limit: str) -> dict[str, str]:
     return {
         "beside": name,
-        "theirs, s": f"{statistics.median(theirs for theirs, _ in pairs):.1f}",
-        "optgeom.analyze, s": f"{statistics.median(ours for _, ours in pairs):.1f}",
-        "theirs over ours": f"{Interval.of([theirs / ours for theirs, ours in pairs]):.2f}",
-        "bar": bar,
+        "theirs, s": Number(statistics.median(theirs for theirs, _ in pairs), ".1f"),
+        "optgeom.analyze, s": Number(statistics.median(ours for _, ours in pairs), ".1f"),
+        "theirs over ours": Number(Interval.of([theirs / ours for theirs, ours in pairs]), ".2f"),
+        "bar": f"{LIMITS[limit].value:g}",
     }
 
 
@@ -261,8 +280,8 @@ def methods(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
                 values = found if isinstance(found, np.ndarray) else found.values.numpy()
                 error = np.max(np.abs(values - exact) / exact)
                 took = min(seconds(way) for _ in range(rounds))
-                row[f"{name}, ms"] = f"{took * 1e3:.0f}"
-                row[f"{name}, error"] = f"{error:.0e}"
+                row[f"{name}, ms"] = Number(took * 1e3, ".0f")
+                row[f"{name}, error"] = Number(float(error), ".0e")
             rows.append(row)
     torch.set_num_threads(2)
     return rows
@@ -283,7 +302,12 @@ def reading(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
         count: min(seconds(lambda count=count: all_of_them(count)) for _ in range(rounds))
         for count in (1, 2, 4, 8)
     }
-    return [{f"{count} threads, GB/s": f"{total / took / 1e9:.1f}" for count, took in best.items()}]
+    return [
+        {
+            f"{count} threads, GB/s": Number(total / took / 1e9, ".1f")
+            for count, took in best.items()
+        }
+    ]
 
 
 def batches(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
@@ -301,7 +325,9 @@ def batches(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
             )
             name = f"{shape[0]} x {shape[1]}"
             millis = {"one by one, ms": each, "in one call, ms": whole}
-            rows.append({"shape": name, **{k: f"{1e3 * v / count:.2f}" for k, v in millis.items()}})
+            rows.append(
+                {"shape": name, **{k: Number(1e3 * v / count, ".2f") for k, v in millis.items()}}
+            )
     return rows
 
 
@@ -316,9 +342,9 @@ def memory(source: Trace, folder: Path, rounds: int) -> list[dict[str, str]]:
         found = in_process("analysis_case.py", {"trace": trace.path, "memory": MEMORY})
         rows.append(
             {
-                "trace, MiB": f"{trace.size_bytes / 2**20:.0f}",
-                "setting, MiB": f"{MEMORY / 2**20:.0f}",
-                "peak over an idle process, MiB": f"{found['peak'] / 2**20:.0f}",
+                "trace, MiB": Number(trace.size_bytes / 2**20, ".0f"),
+                "setting, MiB": Number(MEMORY / 2**20, ".0f"),
+                "peak over an idle process, MiB": Number(found["peak"] / 2**20, ".0f"),
             }
         )
     return rows

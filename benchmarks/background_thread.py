@@ -9,6 +9,7 @@ Run as ``python benchmarks/background_thread.py``.
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
 import threading
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import torch
+from timing import Number, json_option, write_json
 
 from optgeom.geometry.threads import use_one_thread
 from optgeom.trainer.demo import demo_config
@@ -54,13 +56,17 @@ def waiting(state: str) -> Iterator[None]:
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of all states (%(default)s)")
+    json_option(parser)
+    given = parser.parse_args()
     torch.set_flush_denormal(True)
     config = demo_config("adamw")
     model = build_model(config.model, length=config.data.sequence, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     tokens = torch.randint(0, 256, (config.data.batch, config.data.sequence + 1))
     took: dict[str, list[float]] = {state: [] for state in STATES}
-    for _ in range(ROUNDS):
+    for _ in range(given.rounds):
         for state in STATES:
             with waiting(state):
                 for _ in range(STEPS):
@@ -72,12 +78,21 @@ def main() -> None:
                     took[state].append(time.perf_counter() - began)
     print(
         f"{datetime.now(UTC).date()}, torch {torch.__version__}, {platform.machine()}, "
-        f"{torch.get_num_threads()} threads, {ROUNDS * STEPS} steps each"
+        f"{torch.get_num_threads()} threads, {given.rounds * STEPS} steps each"
     )
+    rows = []
     base = statistics.median(took["alone"])
     for state, values in took.items():
         median = statistics.median(values)
         print(f"{state:10} {1e3 * median:7.1f} ms   {median / base:.2f}")
+        rows.append(
+            {
+                "state": state,
+                "ms": Number(1e3 * median, ".1f"),
+                "of the first": Number(median / base, ".2f"),
+            }
+        )
+    write_json(given.json, {"states": rows})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from big_runs import write_big
 from playwright.sync_api import BrowserContext, Page, Response, sync_playwright
-from timing import Interval, machine, table
+from timing import Interval, Number, json_option, machine, table, write_json
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -136,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="written there first if it is not there")
     parser.add_argument("--interactions", type=int, default=500)
     parser.add_argument("--loads", type=int, default=10, help="of the first page (%(default)s)")
+    json_option(parser)
     given = parser.parse_args(arguments)
     print(machine(), end="\n\n")
     write_big(given.folder)
@@ -146,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(found["times"]), end="\n\n")
     print(table(found["memory"]), end="\n\n")
     print(table(found["answers"]))
+    write_json(given.json, {"loads": loads, **found})
 
 
 @contextmanager
@@ -203,13 +205,13 @@ def measure_loads(context: BrowserContext, address: str, count: int) -> list[dic
     return [
         {
             "first page": "usable: sentence, cards and both panels drawn",
-            "cold, s": f"{cold / 1e3:.2f}",
-            "warm, s": f"{Interval.of([one / 1e3 for one, _ in warm]):.2f}",
+            "cold, s": Number(cold / 1e3, ".2f"),
+            "warm, s": Number(Interval.of([one / 1e3 for one, _ in warm]), ".2f"),
         },
         {
             "first page": "everything below the fold drawn too",
             "cold, s": "",
-            "warm, s": f"{Interval.of([one / 1e3 for _, one in warm]):.2f}",
+            "warm, s": Number(Interval.of([one / 1e3 for _, one in warm]), ".2f"),
         },
     ]
 
@@ -291,9 +293,9 @@ def _row(page: str, name: str, values: list[float]) -> dict[str, str]:
         "page": page,
         "interaction": name,
         "count": str(len(values)),
-        "median, ms": f"{statistics.median(values):.0f}",
-        "p95, ms": f"{ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]:.0f}",
-        "longest, ms": f"{ordered[-1]:.0f}",
+        "median, ms": Number(statistics.median(values), ".0f"),
+        "p95, ms": Number(ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))], ".0f"),
+        "longest, ms": Number(ordered[-1], ".0f"),
     }
 
 

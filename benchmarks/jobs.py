@@ -148,12 +148,16 @@ class Job:
         """Every matrix, embedding and head included."""
         return [p for p in self.model.parameters() if p.ndim == 2]
 
-    def backward(self) -> None:
-        """Forward and backward on the next batch."""
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Logits of the next batch, (B, T, V), and the tokens that follow, (B, T)."""
         tokens = self._batches[self._steps % BATCHES]
         self._steps += 1
-        logits = self.model(tokens[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        return self.model(tokens[:, :-1]), tokens[:, 1:]
+
+    def backward(self) -> None:
+        """Forward and backward on the next batch."""
+        logits, following = self.forward()
+        loss = F.cross_entropy(logits.flatten(0, 1), following.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
 
     def apply(self, *, unwatched: bool = False) -> None:

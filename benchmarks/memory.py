@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memory_case import METHODS, OPTIMIZERS
-from timing import CaseFailed, in_process, machine, table
+from timing import CaseFailed, Number, in_process, json_option, machine, table, write_json
 
 SIDE = 1024
 PARAMETERS = (10, 30, 100, 300)
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--side", type=int, default=SIDE, help="of a matrix (%(default)s)")
+    json_option(parser)
     given = parser.parse_args(arguments)
     print(f"{machine()}\n\n### Peak extra memory of a captured step, MiB\n")
     rows = []
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 row[f"{millions} M"] = _extra(millions, optimizer, method, given.side)
             rows.append(row)
     print(table(rows))
+    write_json(given.json, {"memory": rows})
 
 
 def _extra(millions: int, optimizer: str, method: str, side: int) -> str:
@@ -58,7 +60,7 @@ def _extra(millions: int, optimizer: str, method: str, side: int) -> str:
         result = in_process("memory_case.py", arguments, environment=ALLOCATOR)
     except CaseFailed as error:
         return f"failed: {error}"
-    return f"{result['extra']:.0f}"
+    return Number(result["extra"], ".0f")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ A method captures every second step, so that captured and uncaptured steps stand
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from jobs import Job
@@ -31,6 +33,10 @@ class Method:
         """Begin; `folder` does not exist yet."""
         self.job = job
 
+    def backward(self, job: Job) -> None:
+        """Called at every step, captured or not: forward and backward on the next batch."""
+        job.backward()
+
     def before_step(self) -> None:
         """Called at captured steps after backward, before the optimizer."""
 
@@ -50,15 +56,16 @@ class Method:
 
 
 class Watched(Method):
-    """`optgeom.watch` of every matrix at every second step, without singular values."""
+    """`optgeom.watch` of every matrix at every second step."""
 
-    def __init__(self, *, raw: bool = False) -> None:
-        """Choose what is captured.
+    def __init__(self, *, raw: bool = False, spectra: bool = False) -> None:
+        """Choose what is captured beside norms, their CV and the other scalars.
 
         Args:
-            raw: raw matrices beside norms, their CV and the other scalars.
+            raw: raw matrices.
+            spectra: singular values.
         """
-        self._raw = raw
+        self._raw, self._spectra = raw, spectra
 
     def attach(self, job: Job, folder: Path) -> None:
         """Watch all matrices, the embedding and the head too."""
@@ -71,7 +78,7 @@ class Watched(Method):
             job.watched,
             folder,
             every=2,
-            spectra_every=NEVER,
+            spectra_every=2 if self._spectra else NEVER,
             updates_every=2 if self._raw else 0,
             budget=None,
             layers=lambda name, parameter: parameter.ndim == 2,
@@ -90,23 +97,29 @@ class Watched(Method):
         return captures * len(optgeom.open_trace(self._folder).layers)
 
     def written(self) -> int:
-        """Rows of metrics, or raw matrices where those are captured."""
+        """Rows of metrics, or raw matrices or spectra where those are captured."""
         import optgeom
 
         trace = optgeom.open_trace(self._folder)
-        what = "updates" if self._raw else "metrics"
+        what = "updates" if self._raw else "spectra" if self._spectra else "metrics"
         return sum(len(trace.steps(layer.name, table=what)) for layer in trace.layers)
 
 
 class ByHand(Method):
     """A copy of the weights before the step, and something done with the difference after it."""
 
-    def __init__(self, use: Callable[[Tensor], object], *, save: bool = False) -> None:
+    def __init__(
+        self,
+        use: Callable[[Tensor], Any],
+        *,
+        save: Callable[[list[Any], Path], object] | None = None,
+    ) -> None:
         """Choose what is done.
 
         Args:
             use: called with each difference, (m, n).
-            save: write what `use` returned of all matrices into one file per captured step.
+            save: called with what `use` returned of all matrices, and a file's path without its
+                suffix, at each captured step.
         """
         self._use, self._save = use, save
         self._count = 0
@@ -126,8 +139,8 @@ class ByHand(Method):
         """Use the differences."""
         pairs = zip(self._matrices, self._before, strict=True)
         made = [self._use(after - before) for after, before in pairs]
-        if self._save:
-            torch.save(made, self._folder / f"{self._count}.pt")
+        if self._save is not None:
+            self._save(made, self._folder / str(self._count))
             self._count += 1
         self._before = []
 
@@ -146,12 +159,24 @@ def spectrum(update: Tensor) -> Tensor:
     return squares.clamp_min(0).sqrt()
 
 
+def by_torch(updates: list[Tensor], path: Path) -> None:
+    """One file of torch.save."""
+    torch.save(updates, path.with_suffix(".pt"))
+
+
+def by_safetensors(updates: list[Tensor], path: Path) -> None:
+    """One file of safetensors, which is in the environment of the peers."""
+    save_file = import_module("safetensors.torch").save_file
+    save_file({str(at): one for at, one in enumerate(updates)}, path.with_suffix(".safetensors"))
+
+
 OURS: dict[str, Callable[[], Method]] = {
     "optgeom: norms and CV": lambda: Watched(),
+    "optgeom: norms and spectra": lambda: Watched(spectra=True),
     "optgeom: raw matrices": lambda: Watched(raw=True),
 }
 BY_HAND: dict[str, Callable[[], Method]] = {
     "by hand: clone, difference, row norms": lambda: ByHand(row_norms),
-    "by hand: torch.save of every update": lambda: ByHand(lambda update: update, save=True),
+    "by hand: torch.save of every update": lambda: ByHand(lambda update: update, save=by_torch),
     "by hand: all spectra on the training thread": lambda: ByHand(spectrum),
 }

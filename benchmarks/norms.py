@@ -10,13 +10,14 @@ Spectra are measured with one thread, as the background measures them. Run as
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jobs import Job
-from timing import machine, prepare, table
+from timing import Number, json_option, machine, prepare, table, write_json
 from torch import Tensor
 
 from optgeom.geometry import Context, finish_norms, measure_spectrum, norms_pass
@@ -83,13 +84,20 @@ def finishing(inputs: Sequence[Case], rounds: int) -> float:
 def rows(found: dict[str, float], base: str) -> list[dict[str, str]]:
     """Lines of a table, against one of them."""
     return [
-        {"kernel": name, "ms": f"{ms:.2f}", f"x {base}": f"{ms / found[base]:.2f}"}
+        {"kernel": name, "ms": Number(ms, ".2f"), f"x {base}": Number(ms / found[base], ".2f")}
         for name, ms in found.items()
     ]
 
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the norms (%(default)s)")
+    parser.add_argument(
+        "--spectrum-rounds", type=int, default=SPECTRUM_ROUNDS, help="(%(default)s)"
+    )
+    json_option(parser)
+    given = parser.parse_args()
     prepare()
     print(machine())
     inputs = cases()
@@ -104,9 +112,9 @@ def main() -> None:
             "rows_only": lambda case: norms_pass(case[0], context(case, rows_only=True)),
         },
         inputs,
-        ROUNDS,
+        given.rounds,
     )
-    norms["finish_norms"] = finishing(inputs, ROUNDS)
+    norms["finish_norms"] = finishing(inputs, given.rounds)
     torch.set_num_threads(1)
     spectra = fastest(
         {
@@ -117,12 +125,14 @@ def main() -> None:
             ),
         },
         inputs,
-        SPECTRUM_ROUNDS,
+        given.spectrum_rounds,
     )
     entries = sum(case[0].numel() for case in inputs)
     print(f"{len(inputs)} matrices, {entries} entries, float32; spectra with one thread")
-    print(table(rows(norms, "one read")))
-    print(table(rows(spectra, "bare kernel")))
+    tables = {"norms": rows(norms, "one read"), "spectra": rows(spectra, "bare kernel")}
+    for found in tables.values():
+        print(table(found))
+    write_json(given.json, tables)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def steps(job: Job, method: Method, count: int, *, captured: Callable[[int], boo
     seconds = []
     for i in range(count):
         started = time.perf_counter()
-        job.backward()
+        method.backward(job)
         if captured(i):
             method.before_step()
         job.apply()

@@ -1,24 +1,27 @@
-"""What people use today to look at updates, on the same job; and the environment that holds it.
+"""What people use today to look at updates, on the same job; and the environments that hold it.
 
-``python benchmarks/peers.py`` makes the environment ``.venv/peers``: one of its own, so that
-nothing of it is pulled down or up for the tests, layered on this interpreter's packages by a .pth
-file, so that torch is not installed twice.
+``python benchmarks/peers.py`` makes the environments ``.venv/peers`` and ``.venv/cockpit``: apart,
+so that nothing of them is pulled down or up for the tests, layered on this interpreter's packages
+by a .pth file, so that torch is not installed twice. Cockpit imports `pkg_resources`, which the
+setuptools of the others no longer has.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cockpit_method import Cockpit
 from jobs import Job
-from methods import Method
+from methods import ByHand, Method, by_safetensors
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv" / "peers"
@@ -27,6 +30,14 @@ PACKAGES = (
     "tensorboard==2.21.0",
     "nvdlfw-inspect==0.2.2",
     "weightwatcher==0.7.7",
+    "safetensors==0.8.0",
+)
+COCKPIT = ENVIRONMENT.with_name("cockpit")
+COCKPIT_PACKAGES = (
+    "cockpit-for-pytorch==1.0.2",
+    "backpack-for-pytorch==1.7.1",
+    "torchvision==0.28.0",
+    "setuptools<81",
 )
 
 STATISTICS = ("min", "max", "mean", "std", "l1_norm", "l2_norm")
@@ -134,7 +145,15 @@ PEERS: dict[str, Callable[[], Method]] = {
     "TensorBoard histograms": lambda: TensorBoard(),
     "nvdlfw-inspect, gradients": lambda: Inspect("gradient"),
     "nvdlfw-inspect, gradients and weights": lambda: Inspect("gradient", "weight"),
+    "by hand: safetensors of every update": lambda: ByHand(lambda one: one, save=by_safetensors),
+    "Cockpit, sizes of updates and gradients": lambda: Cockpit("sizes"),
+    "Cockpit, economy": lambda: Cockpit("economy"),
 }
+
+
+def environment_of(method: str, peers: Path) -> Path:
+    """Where a method's packages are: Cockpit's are in a folder beside the others'."""
+    return peers.with_name(COCKPIT.name) if method.startswith("Cockpit") else peers
 
 
 def interpreter(environment: Path) -> Path:
@@ -142,14 +161,16 @@ def interpreter(environment: Path) -> Path:
     return environment / "bin" / "python"
 
 
-def make(environment: Path) -> None:
-    """Make the environment and install the peers into it.
+def make(environment: Path, packages: Sequence[str]) -> None:
+    """Make an environment and install packages into it.
 
     Args:
         environment: a folder; made anew.
+        packages: for pip.
 
     Raises:
-        subprocess.CalledProcessError: pip could not install them, and has said why.
+        subprocess.CalledProcessError: pip could not install them, and has said why; the folder is
+            removed.
     """
     venv.create(environment, clear=True, with_pip=True)
     here = sysconfig.get_paths()["purelib"]
@@ -159,16 +180,39 @@ def make(environment: Path) -> None:
     beneath.write_text(f"import site; site.addsitedir({here!r})\n")
     pip = [str(interpreter(environment)), "-m", "pip", "install", "--quiet"]
     options = ["--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
-    subprocess.run([*pip, *options, *PACKAGES], check=True)
+    try:
+        subprocess.run([*pip, *options, *packages], check=True)
+    except subprocess.CalledProcessError:
+        shutil.rmtree(environment)
+        raise
 
 
 def main() -> None:
-    """Make the environment."""
+    """Make the environments."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="where (%(default)s)")
-    where: Path = parser.parse_args().environment
-    make(where)
-    print(f"{where}: {', '.join(PACKAGES)}")
+    parser.add_argument(
+        "--environment",
+        type=Path,
+        default=ENVIRONMENT,
+        help="where; Cockpit's beside (%(default)s)",
+    )
+    parser.add_argument("--missing", action="store_true", help="only what is not there")
+    given = parser.parse_args()
+    failed = False
+    for where, packages in (
+        (given.environment, PACKAGES),
+        (given.environment.with_name(COCKPIT.name), COCKPIT_PACKAGES),
+    ):
+        if given.missing and interpreter(where).exists():
+            continue
+        try:
+            make(where, packages)
+        except subprocess.CalledProcessError as error:
+            print(f"{where}: pip ended with exit code {error.returncode}", file=sys.stderr)
+            failed = True
+        else:
+            print(f"{where}: {', '.join(packages)}")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ environment. Each is asked for what it gives of a plain model; what it raises, o
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -17,12 +18,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from timing import machine
+from timing import json_option, machine, write_json
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import optgeom
+
+LIMIT = 120
+"""Seconds for one of them."""
 
 Peer = Callable[[nn.Module, torch.optim.Optimizer, Path], object]
 
@@ -113,13 +117,17 @@ def rank(number: int, world: int, name: str, folder: str) -> None:
     except Exception as error:  # noqa: BLE001 -- what it raises is what is asked
         said = f"raises {type(error).__name__}: {str(error).splitlines()[0][:90]}"
     if not number:
-        print(f"| {name} | {said} |", flush=True)
+        (Path(folder) / "said").write_text(said)
     sys.stdout.flush()
     os._exit(0)  # a rank that raised before its peer leaves a collective open
 
 
 def main() -> None:
     """Print one row for each."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    json_option(parser)
+    given = parser.parse_args()
+    rows = []
     print(machine(), flush=True)
     print("\n| on two ranks of FSDP2 | |\n|---|---|", flush=True)
     for name in PEERS:
@@ -127,9 +135,14 @@ def main() -> None:
             context = mp.start_processes(
                 rank, (2, name, folder), 2, join=False, start_method="spawn"
             )
-            context.join(timeout=120)
+            context.join(timeout=LIMIT)
             for process in context.processes:
                 process.kill()
+            file = Path(folder) / "said"
+            said = file.read_text() if file.exists() else f"failed: no answer in {LIMIT} s"
+        print(f"| {name} | {said} |", flush=True)
+        rows.append({"on two ranks of FSDP2": name, "said": said})
+    write_json(given.json, {"said": rows})
 
 
 if __name__ == "__main__":

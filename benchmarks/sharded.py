@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from sharded_case import SHAPES, WAYS
-from timing import CaseFailed, Interval, machine, table
+from timing import CaseFailed, Interval, Number, json_option, machine, table, write_json
+
+COLUMNS = (
+    "step, ms",
+    "times Muon's",
+    "bytes sent per weight",
+    "state, numbers per weight",
+    "extra memory, MiB",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=15, help="of one step each way (%(default)s)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    json_option(parser)
     given = parser.parse_args(arguments)
     print(machine(), end="\n\n")
     rows = []
@@ -36,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for world in given.ranks:
             rows += run_rows(shapes, world, given.rounds, given.device)
     print(table(rows))
+    write_json(given.json, {"steps": rows})
 
 
 def run_rows(shapes: str, world: int, rounds: int, device: str) -> list[dict[str, str]]:
@@ -44,7 +54,7 @@ def run_rows(shapes: str, world: int, rounds: int, device: str) -> list[dict[str
     try:
         ranks = run_ranks(world, {"shapes": shapes, "rounds": rounds, "device": device})
     except CaseFailed as error:
-        return [named | {"optimizer": f"failed: {error}"}]
+        return [named | {"optimizer": f"failed: {error}"} | dict.fromkeys(COLUMNS, "")]
     rows = []
     weights = ranks[0]["weights"]
     for way in WAYS:
@@ -57,11 +67,13 @@ def run_rows(shapes: str, world: int, rounds: int, device: str) -> list[dict[str
             named
             | {
                 "optimizer": way,
-                "step, ms": f"{1e3 * statistics.median(steps):.1f}",
-                "times Muon's": f"{ratio:.2f}",
-                "bytes sent per weight": f"{sum(r[way]['bytes'] for r in ranks) / weights:.2f}",
-                "state, numbers per weight": f"{state / weights:.3f}",
-                "extra memory, MiB": f"{max(r[way]['extra'] for r in ranks) / 2**20:.0f}",
+                "step, ms": Number(1e3 * statistics.median(steps), ".1f"),
+                "times Muon's": Number(ratio, ".2f"),
+                "bytes sent per weight": Number(
+                    sum(r[way]["bytes"] for r in ranks) / weights, ".2f"
+                ),
+                "state, numbers per weight": Number(state / weights, ".3f"),
+                "extra memory, MiB": Number(max(r[way]["extra"] for r in ranks) / 2**20, ".0f"),
             }
         )
     return rows

@@ -1,10 +1,13 @@
 """How the benchmarks measure: paired differences, calibration, background CPU, the machine, tables.
 
+Cells keep the numbers that they print, so that `--json FILE` writes what the Markdown shows.
+
 Nothing here knows what is measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -13,8 +16,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -152,29 +156,57 @@ def _process_cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def machine() -> str:
-    """One line: date, processor, versions, load."""
+UNMEASURED = (":(top,exclude)docs", ":(top,exclude)benchmarks/results", ":(top,exclude)*.md")
+"""For git: what changes nothing that is measured, the results themselves among it."""
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """Date, processor, versions, commit and load, as they were when first asked for."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "optgeom"))
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": THREADS,
+        "python": platform.python_version(),
+        "versions": {
+            name: metadata.version(name) for name in ("torch", "optgeom", "numpy", "pyarrow")
+        },
+        "commit": _commit(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def machine() -> str:
+    """One line: date, processor, versions, load."""
+    found = facts()
+    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("torch", "optgeom"))
     return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {model}, {os.cpu_count()} cores, "
-        f"{THREADS} torch threads; Python {platform.python_version()}, {versions}, "
-        f"commit {_commit()}; load {os.getloadavg()[0]:.1f} at the start"
+        f"{found['date']} UTC; {found['processor']}, {found['cores']} cores, "
+        f"{THREADS} torch threads; Python {found['python']}, {versions}, "
+        f"commit {found['commit']}; load {found['load']:.1f} at the start"
     )
 
 
-def _commit() -> str:
-    def git(*words: str) -> str:
-        where = Path(__file__).parent
-        return subprocess.run(
-            ["git", *words], cwd=where, capture_output=True, text=True, check=False
-        ).stdout.strip()
+def git(*words: str) -> str:
+    """What git says of this repository; nothing where there is none."""
+    command = ["git", *words]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+
+def _commit() -> str:
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", *UNMEASURED)
     return (git("rev-parse", "--short", "HEAD") or "unknown") + (" with changes" * bool(changed))
 
 
@@ -194,6 +226,69 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A median and the largest."""
+
+    median: float
+    longest: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.median:{spec}} ({self.longest:{spec}})"
+
+
+class Number(str):
+    """A cell of a table that keeps the number behind it."""
+
+    value: float | Interval | Spread
+
+    def __new__(cls, value: float | Interval | Spread, spec: str) -> Number:
+        """Print a value.
+
+        Args:
+            value: the number.
+            spec: how it is printed, as in an f-string.
+
+        >>> Number(1.234, ".1f"), Number(1.234, ".1f").value
+        ('1.2', 1.234)
+        """
+        made = super().__new__(cls, f"{value:{spec}}")
+        made.value = value
+        return made
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """Give a script the option `--json FILE`."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+
+
+def write_json(
+    path: Path | None,
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    gflops: Sequence[float] = (),
+) -> None:
+    """Write what was measured: the machine, the calibration, the rows of every table.
+
+    Args:
+        path: of the file; None: nothing is written.
+        tables: by name. Of a `Number`, an `Interval`, a `Spread` the numbers are written.
+        gflops: of the calibration loop.
+    """
+    if path is None:
+        return
+    rows = {
+        name: [{key: _number(value) for key, value in row.items()} for row in those]
+        for name, those in tables.items()
+    }
+    found = {"machine": facts(), "gflops": [round(one, 1) for one in gflops], "tables": rows}
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _number(value: Any) -> Any:
+    plain = value.value if isinstance(value, Number) else value
+    return asdict(plain) if isinstance(plain, Interval | Spread) else plain
 
 
 class CaseFailed(RuntimeError):
@@ -221,6 +316,9 @@ def in_process(
         CaseFailed: with the error's last line.
     """
     path = Path(__file__).with_name(script)
+    if not python.exists():
+        where = f"{python.parent.parent.parent.name}/{python.parent.parent.name}"
+        raise CaseFailed(f"no environment {where}: make it with python benchmarks/peers.py")
     try:
         done = subprocess.run(
             [str(python), str(path), json.dumps(arguments)],

@@ -19,12 +19,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timing import Calibration, Interval, calibrated, machine, prepare, table
+from timing import (
+    Calibration,
+    Interval,
+    Number,
+    Spread,
+    calibrated,
+    json_option,
+    machine,
+    prepare,
+    table,
+    write_json,
+)
 
 from optgeom.traces import Cell, LayerInfo, RunInfo, TraceWriter, open_trace
 
@@ -32,7 +44,10 @@ SHAPES = {"qkv": (2304, 768), "o": (768, 768), "up": (3072, 768), "down": (768, 
 BLOCKS = 12
 STAGE = "update"
 
+PARTS = ("throughput", "latency", "reading", "scalars")
+
 Matrices = Mapping[str, np.ndarray[Any, Any]]
+Rows = list[Mapping[str, str]]
 
 
 def matrices(make: Callable[[tuple[int, int]], np.ndarray[Any, Any]]) -> Matrices:
@@ -71,9 +86,14 @@ def submit(writer: TraceWriter, step: int, found: Matrices) -> list[float]:
     return took
 
 
-def throughput(folder: Path, rounds: int, calibration: Calibration) -> str:
+def throughput(folder: Path, rounds: int, calibration: Calibration) -> Rows:
     """MB/s of each method, and of its ratio to the plain write."""
-    from safetensors.numpy import save_file
+    try:
+        save_file = import_module("safetensors.numpy").save_file
+    except ImportError as error:
+        raise SystemExit(
+            f"{error}: run it with .venv/peers/bin/python, which python benchmarks/peers.py makes"
+        ) from error
 
     rng = np.random.default_rng(0)
     found = matrices(lambda shape: rng.standard_normal(shape, dtype=np.float32))
@@ -128,19 +148,19 @@ def throughput(folder: Path, rounds: int, calibration: Calibration) -> str:
     if writer.failure is not None or writer.dropped:
         raise SystemExit(f"the writer failed: {writer.failure}, {writer.dropped}")
     base = np.array(seconds["plain write + fsync"])
-    return table(
-        [
-            {
-                "": name,
-                "MB/s": f"{Interval.of((total / 1e6 / np.array(one)).tolist()):.0f}",
-                "of the plain write": f"{Interval.of((base / np.array(one)).tolist()):.2f}",
-            }
-            for name, one in seconds.items()
-        ]
-    )
+    mine = np.array(seconds["optgeom"])
+    return [
+        {
+            "": name,
+            "MB/s": Number(Interval.of((total / 1e6 / np.array(one)).tolist()), ".0f"),
+            "of the plain write": Number(Interval.of((base / np.array(one)).tolist()), ".2f"),
+            "optgeom's time over it": Number(Interval.of((mine / np.array(one)).tolist()), ".2f"),
+        }
+        for name, one in seconds.items()
+    ]
 
 
-def latency(folder: Path, steps: int) -> str:
+def latency(folder: Path, steps: int) -> Rows:
     """What one call costs the caller, while the thread is at work on those before."""
     rng = np.random.default_rng(0)
     one = rng.standard_normal((3072, 768), dtype=np.float32)
@@ -157,16 +177,14 @@ def latency(folder: Path, steps: int) -> str:
         raise SystemExit(f"the writer failed: {writer.failure}, {writer.dropped}")
     shutil.rmtree(folder / "latency")
     p50, p99 = np.quantile(took, (0.5, 0.99)) * 1e6
-    return table(
-        [
-            {
-                "calls": str(len(took)),
-                "median, us": f"{p50:.0f}",
-                "p99, us": f"{p99:.0f}",
-                "longest, us": f"{1e6 * max(took):.0f}",
-            }
-        ]
-    )
+    return [
+        {
+            "calls": str(len(took)),
+            "median, us": Number(p50, ".0f"),
+            "p99, us": Number(p99, ".0f"),
+            "longest, us": Number(1e6 * max(took), ".0f"),
+        }
+    ]
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -176,9 +194,9 @@ def timed(call: Callable[[], Any]) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def spread(times: Sequence[float]) -> str:
+def spread(times: Sequence[float]) -> Number:
     """The median, and the longest."""
-    return f"{np.median(times):.1f} ({max(times):.1f})"
+    return Number(Spread(float(np.median(times)), max(times)), ".1f")
 
 
 def large(folder: Path, captures: int) -> Path:
@@ -213,7 +231,7 @@ def growing(run: Path) -> Iterator[Callable[[], None]]:
         yield write
 
 
-def reading(run: Path) -> str:
+def reading(run: Path) -> Rows:
     """What one question costs a process that has only just opened the trace, and a refresh."""
     files = [*run.rglob("a*.parquet")]
     apparent = sum(one.stat().st_size for one in files)
@@ -239,10 +257,10 @@ def reading(run: Path) -> str:
         "a further matrix of any step and layer": spread(further),
         "a refresh that finds one new step, and its loss": spread(news),
     }
-    return table([{"milliseconds, median (longest)": k, "": v} for k, v in rows.items()])
+    return [{"milliseconds, median (longest)": k, "": v} for k, v in rows.items()]
 
 
-def scalars(folder: Path, count: int) -> str:
+def scalars(folder: Path, count: int) -> Rows:
     """Reading a million numbers that were logged."""
     run = folder / "scalars"
     with TraceWriter(run, RunInfo("scalars"), queue_bytes=1 << 30, wait=True) as writer:
@@ -250,7 +268,7 @@ def scalars(folder: Path, count: int) -> str:
             for name in ("loss", "lr", "step_seconds", "tokens"):
                 writer.scalar(step, name, step * 0.5)
     took = [timed(lambda: open_trace(run).scalars()) for _ in range(5)]
-    return table([{f"{count:,} scalars, opening included, ms": spread(took)}])
+    return [{f"{count:,} scalars, opening included, ms": spread(took)}]
 
 
 def main() -> None:
@@ -259,7 +277,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="on the disk to measure; needs 2 GB")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--captures", type=int, default=300, help="of the large trace")
-    parser.add_argument("--only", choices=("throughput", "latency", "reading", "scalars"))
+    parser.add_argument("--steps", type=int, default=50, help="of the latency (%(default)s)")
+    parser.add_argument("--scalars", type=int, default=1_000_000, help="(%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    json_option(parser)
     given = parser.parse_args()
     prepare()
     print(machine(), file=sys.stdout)
@@ -267,16 +288,19 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
-        parts: dict[str, Callable[[], str]] = {
+        parts: dict[str, Callable[[], Rows]] = {
             "throughput": lambda: throughput(folder, given.rounds, calibration),
-            "latency": lambda: latency(folder, 50),
+            "latency": lambda: latency(folder, given.steps),
             "reading": lambda: reading(large(folder, given.captures)),
-            "scalars": lambda: scalars(folder, 1_000_000),
+            "scalars": lambda: scalars(folder, given.scalars),
         }
+        tables = {}
         for part, measure in parts.items():
-            if given.only in (None, part):
-                print(f"\n{part}\n\n{measure()}", flush=True)
+            if part in given.only:
+                tables[part] = measure()
+                print(f"\n{part}\n\n{table(tables[part])}", flush=True)
     print(f"\n{calibrated(calibration.gflops)}")
+    write_json(given.json, tables, calibration.gflops)
 
 
 if __name__ == "__main__":

@@ -118,12 +118,22 @@ def describe(
     return Description(decisions, stages * total * 1000 / 1e6)
 
 
+def values_of(shape: tuple[int, int]) -> tuple[int, int, int]:
+    """How many numbers a capture of a matrix stores: of its neurons, spectrum, entries.
+
+    >>> values_of((4, 3))
+    (4, 3, 12)
+    """
+    return shape[0], min(shape), math.prod(shape)
+
+
 def _bytes_per_step(layer: Layer, clocks: Clocks) -> float:
-    norms = (4 * layer.shape[0] + ROW_BYTES) / clocks.every
-    spectra = clocks.burst * (4 * min(layer.shape) + ROW_BYTES) / clocks.spectra_every
+    neurons, singular, entries = values_of(layer.shape)
+    norms = (4 * neurons + ROW_BYTES) / clocks.every
+    spectra = clocks.burst * (4 * singular + ROW_BYTES) / clocks.spectra_every
     if not clocks.updates_every:
         return norms + spectra
-    return norms + spectra + clocks.burst * 4 * math.prod(layer.shape) / clocks.updates_every
+    return norms + spectra + clocks.burst * 4 * entries / clocks.updates_every
 
 
 def _size(shape: Iterable[int]) -> str:

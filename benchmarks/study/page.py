@@ -176,10 +176,8 @@ def circumstances(tables: Tables) -> str:
     """What was run, when, on what."""
     about = tables.about
     machine = f"{about['machine']}; {about['calibration']}"
-    return (
-        f"{about['runs']} runs of {about['steps']} steps, {about['tokens']:,} bytes of text each, "
-        f"{about['worker_minutes']} minutes of one core; {machine}."
-    )
+    runs = f"{about['runs']} runs of {about['steps']} steps, {about['tokens']:,} bytes of text each"
+    return f"{runs}; {about['worker_minutes']} minutes of one-thread workers, not idle; {machine}."
 
 
 SECTIONS: Mapping[str, Callable[[Tables], str]] = {

@@ -21,6 +21,7 @@ from optgeom.commands.ask.analyze import analyze
 from optgeom.commands.ask.audit import audit
 from optgeom.commands.ask.compare import compare
 from optgeom.commands.ask.diagnose import diagnose
+from optgeom.commands.ask.plan import plan
 from optgeom.commands.ask.whatif import whatif
 from optgeom.commands.keep.trace import trace
 from optgeom.traces.errors import OptgeomError
@@ -29,7 +30,7 @@ from optgeom.traces.printable import printable
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "make": (make.demo, make.train),
     "look": (look.dashboard, look.report),
-    "ask": (audit, compare, diagnose, whatif, analyze),
+    "ask": (audit, compare, diagnose, whatif, analyze, plan),
     "keep": (trace,),
 }
 

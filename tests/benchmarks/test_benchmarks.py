@@ -138,9 +138,8 @@ def test_dealt_matrices_travel_once_and_the_naive_form_gathers_them_everywhere()
 
 def test_an_analysis_stands_beside_lapack_and_in_its_memory(tmp_path: Path) -> None:
     wanted = ("Over the bare LAPACK calls", "Beside others", "Memory")
-    done = run(
-        "analysis.py", str(tmp_path), "--preset", "demo", "--rounds", "1", "--tables", *wanted
-    )
+    few = ("--preset", "demo", "--blocks", "1", "--rounds", "1")
+    done = run("analysis.py", str(tmp_path), *few, "--tables", *wanted)
     assert done.returncode == 0, done.stderr
     lapack, peers, memory = tables(done.stdout)
     assert [row["what"] for row in lapack] == ["spectra alone", "every column"]
