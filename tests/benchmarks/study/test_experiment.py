@@ -57,9 +57,7 @@ def short(text: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for module in (experiment, tables, page):
         monkeypatch.setattr(module, "ARMS", few)
     monkeypatch.setattr(experiment, "SEEDS", (0, 1))
-    monkeypatch.setattr(
-        tables, "FIGURE_1", {"seed": 0, "layer": "blocks.0.mlp.up", "step": 2}
-    )
+    monkeypatch.setattr(tables, "FIGURE_1", {"seed": 0, "layer": "blocks.0.mlp.up", "step": 2})
     return base
 
 
