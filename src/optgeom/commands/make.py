@@ -83,7 +83,7 @@ def train(
     from optgeom.trainer.settings import load_config
     from optgeom.trainer.train import train as run
 
-    settings = load_config(config or "demo", overrides=dict(_setting(text) for text in overrides))
+    settings = load_config(config or "demo", overrides=dict(setting(text) for text in overrides))
     if nproc is not None:
         again = ["--checkpoints", checkpoints] if checkpoints is not None else []
         again += ["--resume"] if resume else []
@@ -106,7 +106,8 @@ def train(
         )
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting(text: str) -> tuple[str, str]:
+    """Take ``--set KEY=VALUE`` apart."""
     name, equals, value = text.partition("=")
     if not equals:
         raise click.UsageError(f"--set takes KEY=VALUE, such as model.width=128, got {text!r}")

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from optgeom.commands.make import _setting
+from optgeom.commands.make import setting
 
 if TYPE_CHECKING:
     from optgeom.trainer import Plan
@@ -68,7 +68,7 @@ def plan(
     machine = replace(H100, **{name: one for name, one in given.items() if one is not None})
     if tflops is not None:
         machine = replace(machine, name="an H100 but for --tflops")
-    settings = load_config(config, overrides=dict(_setting(text) for text in overrides))
+    settings = load_config(config, overrides=dict(setting(text) for text in overrides))
     found = make(settings, gpus, machine)
     if as_json:
         click.echo(json.dumps(to_json(found)))
