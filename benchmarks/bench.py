@@ -23,10 +23,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from parts import PARTS, Part
+from parts import BIG_RUNS, FAST_BFLOAT16, PARTS, Part
 from peers import COCKPIT, ENVIRONMENT, ROOT, interpreter
 from summary import failures, put, summary
-from timing import UNMEASURED, facts, git
+from timing import BFLOAT16, UNMEASURED, facts, git
 
 RESULTS = ROOT / "benchmarks" / "results" / "bench"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -73,8 +73,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where (%(default)s)")
     parser.add_argument("--page", type=Path, default=PAGE, help="with the table (%(default)s)")
     given = parser.parse_args(arguments)
-    there = (BIG / "run.json").exists() or any(BIG.glob("*/run.json"))
-    given.only = given.only or [name for name, part in PARTS.items() if there or not part.ask]
+    there = {"": True, FAST_BFLOAT16: BFLOAT16, BIG_RUNS: any(BIG.rglob("run.json"))}
+    given.only = given.only or [name for name, part in PARTS.items() if there[part.needs]]
     if given.quick:
         full = [name for name, one in read(given.results).items() if not one["quick"]]
         if lost := sorted(set(full) & set(given.only)):

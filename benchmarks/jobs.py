@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from timing import NS_DTYPE
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -111,7 +112,7 @@ def optimizers(model: nn.Module, name: OptimizerName) -> list[torch.optim.Optimi
         # only here: what measures memory needs no more than torch
         from optgeom.optim import NorMuon, param_groups
 
-        return [NorMuon(param_groups(model, lr=4e-3, adamw_lr=1e-3), 4e-3)]
+        return [NorMuon(param_groups(model, lr=4e-3, adamw_lr=1e-3), 4e-3, ns_dtype=NS_DTYPE)]
     hidden = [p for n, p in model.named_parameters() if "blocks" in n and p.ndim == 2]
     known = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in known]

@@ -18,7 +18,7 @@ class Part:
         minutes: about how long it takes on two idle cores.
         peers: whether it needs the environments of the peers.
         python: whose interpreter runs it, "peers" or this one.
-        ask: whether it runs only when it is named, or when what it needs is there.
+        needs: what has to be there, else it runs only when it is named; usually nothing.
     """
 
     script: str
@@ -27,11 +27,15 @@ class Part:
     minutes: float
     peers: bool = False
     python: str = ""
-    ask: bool = False
+    needs: str = ""
 
     def limit(self, *, quick: bool) -> float:
         """Seconds after which it is ended: three times as long and two minutes; tiny sizes, ten."""
         return 600.0 if quick else 60 * (3 * self.minutes + 2)
+
+
+BIG_RUNS = "the folder runs/big"
+FAST_BFLOAT16 = "a processor that multiplies bfloat16: torch's Muon iterates in nothing else"
 
 
 def _words(text: str, *more: str) -> tuple[str, ...]:
@@ -42,25 +46,33 @@ _ANALYSIS = ("--tables", "Over the bare LAPACK calls", "Beside others")
 _SMALL = "--job tiny --pairs 2 --sessions 1"
 _NORMS = ("--methods", "optgeom: norms and CV")
 _FOREACH = ("--optimizers", "AdamW, foreach", "--methods")
+_OURS = ("--optimizers", "adamw", "adamw-foreach", "normuon")
 _DEFAULTS = ("--settings", "the defaults")
 
 PARTS: Mapping[str, Part] = {
     "steps": Part(
         "overhead.py",
-        _words("--tables steps --pairs 40 --sessions 4", *_NORMS),
+        _words("--tables steps --pairs 16 --sessions 2", *_NORMS, *_OURS),
         _words(f"--tables steps {_SMALL} --optimizers adamw", *_NORMS),
         3,
     ),
+    "muon": Part(
+        "overhead.py",
+        _words("--tables steps --pairs 16 --sessions 2 --optimizers muon", *_NORMS),
+        _words(f"--tables steps {_SMALL} --optimizers muon", *_NORMS),
+        1,
+        needs=FAST_BFLOAT16,
+    ),
     "instruments": Part(
         "overhead.py",
-        _words("--tables steps peers --optimizers adamw --pairs 24 --sessions 3"),
+        _words("--tables steps peers --optimizers adamw --pairs 16 --sessions 2"),
         _words(f"--tables steps peers --optimizers adamw {_SMALL}"),
         7,
         peers=True,
     ),
     "run": Part(
         "overhead.py",
-        _words("--tables runs --optimizers adamw --blocks 11", *_DEFAULTS),
+        _words("--tables runs --optimizers adamw --blocks 7", *_DEFAULTS),
         _words("--tables runs --optimizers adamw --job tiny --blocks 2", *_DEFAULTS),
         4,
     ),
@@ -72,7 +84,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "writer": Part(
         "writer.py",
-        _words("FOLDER --captures 100"),
+        _words("FOLDER --captures 60"),
         _words("FOLDER --rounds 1 --captures 1 --steps 1 --scalars 4000"),
         3,
         peers=True,
@@ -80,14 +92,14 @@ PARTS: Mapping[str, Part] = {
     ),
     "analysis": Part(
         "analysis.py",
-        _words("FOLDER --blocks 3 --rounds 5", *_ANALYSIS),
+        _words("FOLDER --blocks 2 --rounds 3", *_ANALYSIS),
         _words("FOLDER --preset demo --blocks 1 --rounds 1", *_ANALYSIS),
         3,
         peers=True,
     ),
     "optimizers": Part(
         "sharded.py",
-        _words("--ranks 1 2 --rounds 11"),
+        _words("--ranks 1 2 --rounds 5"),
         _words("--ranks 1 2 --rounds 1 --shapes demo"),
         2.5,
     ),
@@ -99,7 +111,7 @@ PARTS: Mapping[str, Part] = {
         _words("BIG --interactions 300 --loads 5"),
         _words("BIG --interactions 20 --loads 1"),
         5,
-        ask=True,
+        needs=BIG_RUNS,
     ),
 }
 """By name, in the order in which they run."""

@@ -361,6 +361,7 @@ def _dashboard(tables: Tables) -> Iterator[Row]:
 
 ASKED: Mapping[str, tuple[str, Callable[[Tables], Iterator[Row]]]] = {
     "steps": ("norms of every matrix at a captured step", _steps),
+    "muon": ("norms of every matrix at a captured step, torch's Muon", _steps),
     "instruments": ("a captured step, beside other instruments", _instruments),
     "run": ("share of a run at the default settings", _run),
     "memory": ("peak extra memory of a captured step", _memory),

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timing import NS_DTYPE
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -39,13 +40,16 @@ SHAPES: Mapping[str, list[tuple[int, int]]] = {
 
 LR, DECAY = 1e-3, 0.1
 
+TRAVELS: Mapping[str, Any] = {"ns_dtype": NS_DTYPE, "comm_dtype": "bfloat16"}
+"""Two bytes a weight on the wire, whatever the iteration is in."""
+
 
 class Naive(torch.optim.Optimizer):
     """NorMuon, every rank gathering and orthogonalizing every matrix, one after another."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, {})
-        self.settings = NorMuonSettings(weight_decay=DECAY)
+        self.settings = NorMuonSettings(weight_decay=DECAY, **TRAVELS)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -59,7 +63,7 @@ class Naive(torch.optim.Optimizer):
             momentum, second = state["momentum"], state["second_moment"]
             accumulate_(momentum.to_local(), p.grad.to_local(), settings=settings)
             whole = momentum.to(torch.bfloat16).full_tensor()
-            update = orthogonalize(whole).float()
+            update = orthogonalize(whole, dtype=NS_DTYPE).float()
             sums = neuron_sums_(update, second, settings=settings)
             normalize_neurons_(update, sums, second, settings=settings, shape=tuple(p.shape))
             p.to_local().mul_(1 - LR * DECAY).add_(_rows(update, p), alpha=-LR)
@@ -70,8 +74,8 @@ def _adamw(params: Any) -> torch.optim.Optimizer:
 
 
 WAYS: Mapping[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "muon": lambda params: Muon(params, LR),
-    "normuon": lambda params: NorMuon(params, LR),
+    "muon": lambda params: Muon(params, LR, **TRAVELS),
+    "normuon": lambda params: NorMuon(params, LR, **TRAVELS),
     "normuon, naive": Naive,
     "adamw": _adamw,
 }

@@ -34,7 +34,7 @@ def summary(results: Mapping[str, Any]) -> str:
             else "**Parts marked `--quick` below had tiny sizes: their numbers say nothing.**\n"
         ]
     lines += [table([row for name, one in results.items() for row in rows_of(name, one)]), ""]
-    absent = [name for name in PARTS if name not in results]
+    absent = [f"{name}{_lacks(name)}" for name in PARTS if name not in results]
     if absent:
         lines += [f"Not measured: {', '.join(absent)} (`--only NAME`).", ""]
     lines += [table([measured(name, one) for name, one in results.items()]), ""]
@@ -105,9 +105,14 @@ def where(one: Mapping[str, Any]) -> str:
     machine = (one["result"] or one)["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} torch threads; "
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} torch threads, "
+        f"our Newton-Schulz in {machine['ns_dtype']}; "
         f"Python {machine['python']}, {versions}"
     )
+
+
+def _lacks(name: str) -> str:
+    return f" ({PARTS[name].needs})" if PARTS[name].needs else ""
 
 
 def _limits(results: Mapping[str, Any]) -> list[dict[str, str]]:
