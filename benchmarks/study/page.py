@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.study.arms import ARMS
 from benchmarks.study.pictures import KINDS, SHORT
+from benchmarks.study.search import best_rate
 from benchmarks.study.statistics import Mean, paired, shares_saved
 from benchmarks.study.tables import Tables
 from benchmarks.timing import table
@@ -39,7 +40,7 @@ def results(tables: Tables) -> str:
                 "lr": f"{tables.rate(arm):.4g}",
                 "final held-out loss": f"{Mean.of(losses):.4f}",
                 "minus AdamW's": "" if is_adamw else f"{paired(losses, adamw):+.4f}",
-                "steps to AdamW's loss": "600" if is_adamw else _steps(tables, arm),
+                "steps to AdamW's loss": _whole(tables) if is_adamw else _steps(tables, arm),
                 "saved, %": "" if is_adamw else _saved(shares(tables, arm)),
                 "step, times AdamW's": "1"
                 if is_adamw
@@ -48,6 +49,10 @@ def results(tables: Tables) -> str:
             }
         )
     return table(rows)
+
+
+def _whole(tables: Tables) -> str:
+    return str(tables.curves_of("adamw")[0][-1][0])
 
 
 def _steps(tables: Tables, arm: str) -> str:
@@ -147,7 +152,7 @@ def searches(tables: Tables) -> str:
     rows = []
     for arm, about in ARMS.items():
         found = tables.search(arm)
-        best = min(found, key=lambda lr: found[lr])
+        best = best_rate(found)
         said = [
             f"{'**' * (lr == best)}{lr:.4g}: {found[lr]:.4f}{'**' * (lr == best)}" for lr in found
         ]

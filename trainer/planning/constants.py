@@ -1,7 +1,7 @@
 """Bytes of a trace's files, measured.
 
-`python benchmarks/plan.py --constants` fits them to the segments of small real runs and prints
-them with the machine and the date.
+`python benchmarks/plan.py --constants` fits those of segments to small real runs and prints them
+with the machine and the date; run.json's were read off two traces by hand.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RUN_FILE, RUN_LAYER = 3.6e3, 372.0
 """run.json, of which there are two copies: of itself, and of every layer."""
 
 MEMORY_ROW = 512
-"""Bytes of a row before it is written, from which it follows when a file is full."""
+"""Bytes of a row before it is written, from which it follows when a file is full: assumed."""
 
 SCALARS_STEP, SCALARS_CAPTURE = 6, 8
 """Scalars of every step (train's five, elapsed_seconds) and of a captured one (the recorder's)."""
