@@ -21,6 +21,7 @@ import torch
 from limits import LIMITS
 from peers import ENVIRONMENT, interpreter
 from timing import (
+    NS_DTYPE,
     Calibration,
     CaseFailed,
     Interval,
@@ -43,6 +44,7 @@ from optgeom.traces import RunInfo, Trace, TraceWriter
 STAGES = ("gradient", "ns_input", "orthogonalized", "update", "weight")
 SETTINGS: dict[str, Any] = {
     "precision": "float32",
+    "optimizer.settings.ns_dtype": NS_DTYPE,
     "data.sequence": 256,
     "data.batch": 8,
     "schedule.steps": 4,

@@ -130,10 +130,11 @@ def one_part(name: str, given: argparse.Namespace) -> str:
 
 def key_of(part: Part, *, quick: bool) -> str:
     """What a result depends on: the code as it is now, the machine, the settings."""
-    commit = git("rev-parse", "HEAD")
+    # contents, not the commit: a change of the documentation makes nothing run again
+    tracked = git("ls-files", "--stage", "--", ":/", *UNMEASURED)
     known = facts()
-    changes = git("diff", "HEAD", "--", ":/", *UNMEASURED)
-    depends = [commit or str(time.time_ns()), changes, known["processor"], known["cores"]]
+    changes = git("diff", "--", ":/", *UNMEASURED)
+    depends = [tracked or str(time.time_ns()), changes, known["processor"], known["cores"]]
     depends += [known["python"], known["versions"], part.script, part.quick if quick else part.full]
     return hashlib.blake2b(json.dumps(depends).encode(), digest_size=8).hexdigest()
 

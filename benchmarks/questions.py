@@ -99,20 +99,35 @@ def _steps(tables: Tables) -> Iterator[Row]:
         yield Row(asked, ours, limit=limit, found=one["added"]["median"])
 
 
-def pair(one: Mapping[str, Any]) -> float:
+def pair(one: Mapping[str, Any], what: str = "median") -> float:
     """Per cent of a step that a captured one and the next take more together."""
-    return float(one["added"]["median"] + 2 * one["beside"]["median"])
+    return float(one["added"][what] + 2 * one["beside"][what])
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """A median, the low end of its interval, and both in words."""
+
+    median: float
+    low: float
+    text: str
+
+    def over(self, other: _Cost) -> str:
+        """Their ratio, where neither may as well be nothing."""
+        return _over(self.median, other.median) if min(self.low, other.low) > 0 else "one may be 0"
 
 
 def _instruments(tables: Tables) -> Iterator[Row]:
     steps = [*tables["steps"], *tables["peers"]]
 
-    def by_added(one: Mapping[str, Any]) -> tuple[float, str]:
-        median = one["added"]["median"]
-        return median, f"{_interval(one['added'], '.1f')} %, background {one['background']:.1f}"
+    def by_added(one: Mapping[str, Any]) -> _Cost:
+        added = one["added"]
+        text = f"{_interval(added, '.1f')} %, background {one['background']:.1f}"
+        return _Cost(added["median"], added["low"], text)
 
-    def by_pair(one: Mapping[str, Any]) -> tuple[float, str]:
-        return pair(one), f"{pair(one):.1f} %, background {one['background']:.1f}"
+    def by_pair(one: Mapping[str, Any]) -> _Cost:
+        text = f"{pair(one):.1f} %, background {one['background']:.1f}"
+        return _Cost(pair(one), pair(one, "low"), text)
 
     yield from _beside(
         steps, "norms of every matrix at a captured step, adamw", NORMS, BESIDE_NORMS, by_added
@@ -139,23 +154,28 @@ def _beside(
     asked: str,
     mine: str,
     others: Sequence[str],
-    cost: Callable[[Mapping[str, Any]], tuple[float, str]],
+    cost: Callable[[Mapping[str, Any]], _Cost],
     limit: Limit | None = None,
 ) -> Iterator[Row]:
     found = {one["what"]: one for one in steps}
-    ours, text = (None, "not measured")
-    if mine in found:
-        said = failed(found[mine])
-        ours, text = (None, f"failed: {safe(said)}") if said else cost(found[mine])
+
+    def told(name: str) -> _Cost | str:
+        if name not in found:
+            return "not measured"
+        said = failed(found[name])
+        return f"failed: {safe(said)}" if said else cost(found[name])
+
+    ours = told(mine)
     for other in others:
-        ratio, theirs = "", "not measured"
-        if other in found:
-            if said := failed(found[other]):
-                theirs = f"failed: {safe(said)}"
-            else:
-                value, theirs = cost(found[other])
-                ratio = _over(ours, value) if ours is not None else ""
-        yield Row(asked, text, other, theirs, ratio, limit, ours if limit else None)
+        theirs = told(other)
+        if isinstance(ours, str):
+            yield Row(asked, ours, other, theirs if isinstance(theirs, str) else theirs.text)
+            continue
+        held = ours.median if limit else None
+        if isinstance(theirs, str):
+            yield Row(asked, ours.text, other, theirs, limit=limit, found=held)
+        else:
+            yield Row(asked, ours.text, other, theirs.text, ours.over(theirs), limit, held)
 
 
 def _run(tables: Tables) -> Iterator[Row]:

@@ -85,6 +85,30 @@ def is_sharded(parameter: Tensor) -> bool:
     )
 
 
+def owners_of(
+    shapes: Sequence[tuple[int, int]], rows: Sequence[Sequence[int] | NDArray[np.int64]]
+) -> list[int]:
+    """Which rank measures and writes each parameter's layers: one that holds rows of it.
+
+    They are dealt by what a spectrum costs, which goes with the sides as an orthogonalization.
+
+    Args:
+        shapes: of the matrices, (m, n).
+        rows: of each matrix, how many every rank has.
+
+    >>> owners_of([(3, 4), (3, 4), (1, 4)], [[1, 1, 1], [1, 1, 1], [1, 0, 0]])
+    [0, 1, 0]
+    """
+    if not shapes:
+        return []
+    found = deal([orthogonalization_cost(shape) for shape in shapes], len(rows[0]))
+    for index, counts in enumerate(rows):
+        if not counts[found[index]]:
+            holders = np.flatnonzero(counts)
+            found[index] = int(holders[index % len(holders)]) if len(holders) else 0
+    return found
+
+
 class Ranks:
     """The ranks that share one trace; one process is the case without communication.
 
@@ -130,22 +154,11 @@ class Ranks:
                     f"{len(mine)}, rank {rank} {len(theirs)} of another list"
                 )
         self._rows = [[rows for _, rows in layer] for layer in zip(*everyone, strict=True)]
-        dealt = deal(
-            [
-                orthogonalization_cost((p.shape[0], p.numel() // max(1, p.shape[0])))
-                for p in parameters
-            ],
-            self.size,
-        )
-        for index, (rank, rows) in enumerate(zip(dealt, self._rows, strict=True)):
-            holders = [other for other, count in enumerate(rows) if count] or [0]
-            self._owners.append(rank if rank in holders else holders[index % len(holders)])
+        shapes = [(p.shape[0], p.numel() // max(1, p.shape[0])) for p in parameters]
+        self._owners = owners_of(shapes, self._rows)
 
     def owner(self, index: int) -> int:
-        """The rank that measures and writes a parameter's layers: one that holds rows of it.
-
-        They are dealt by what a spectrum costs, which goes with the sides as an orthogonalization.
-        """
+        """The rank that measures and writes a parameter's layers: one that holds rows of it."""
         return self._owners[index] if self.size > 1 else 0
 
     def rows(self, index: int) -> list[int]:

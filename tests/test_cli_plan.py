@@ -26,6 +26,17 @@ def test_a_preset_is_planned_on_one_screen() -> None:
         assert title in lines or any(line.strip() == title for line in lines)
 
 
+def test_what_does_not_fit_is_said_at_the_end() -> None:
+    words = ("1.1b", "--gpus", "64", "--memory")
+    small, large = asked(*words, "40"), asked(*words, "141")
+    for found, room in ((small, "40"), (large, "141")):
+        assert found.exit_code == 0, found.output
+        assert f"all, of {room} GB" in found.output
+        assert "an H100 but for --memory" in found.output
+    assert small.output.splitlines()[-1].startswith("Does not fit: 78.")
+    assert "Does not fit" not in large.output
+
+
 def test_json_is_for_programs() -> None:
     words = ("--step-seconds", "0.5", "--set", "capture.updates_every=0")
     found = asked("demo", "--gpus", "2", "--json", *words)
@@ -45,6 +56,7 @@ def test_json_is_for_programs() -> None:
         (("demo", "--gpus", "0"), "gpus must lie between 1"),
         (("nothing", "--gpus", "2"), "a TOML file or a preset"),
         (("demo", "--gpus", "2", "--mfu", "2"), "mfu is a share of the peak"),
+        (("demo", "--gpus", "2", "--memory", "0"), "memory must be above 0"),
         (("demo", "--gpus", "2", "--set", "model.widht=3"), "did you mean 'model.width'"),
     ],
 )

@@ -17,7 +17,9 @@ from optgeom.trainer.config import OptimizerConfig
 from optgeom.trainer.errors import ConfigError
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, *, normuon: type[NorMuon] = NorMuon
+) -> Optimizer:
     """The optimizer of a run.
 
     Muon takes scale match_rms, so that at equal ``lr`` it moves a matrix about as far as NorMuon
@@ -26,6 +28,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     Args:
         model: Sharded or not; sharding comes first, since it replaces the parameters.
         config: The settings.
+        normuon: The class that the name ``normuon`` stands for: it, or a variant under study.
 
     Returns:
         torch.optim.AdamW, optgeom.optim.Muon or optgeom.optim.NorMuon.
@@ -36,7 +39,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     adamw = {"betas": tuple(config.betas), "eps": config.eps}
     try:
         groups = param_groups(model, lr=config.lr, adamw_lr=config.adamw_lr, adamw_settings=adamw)
-        return _build(groups, config, adamw=adamw)
+        return _build(groups, config, adamw=adamw, normuon=normuon)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"optimizer {config.name}: {error}") from error
 
@@ -54,7 +57,11 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
 
 
 def _build(
-    groups: list[dict[str, Any]], config: OptimizerConfig, *, adamw: dict[str, Any]
+    groups: list[dict[str, Any]],
+    config: OptimizerConfig,
+    *,
+    adamw: dict[str, Any],
+    normuon: type[NorMuon],
 ) -> Optimizer:
     if config.name == "adamw":
         for group in groups:
@@ -68,4 +75,4 @@ def _build(
     }
     if config.name == "muon":
         return Muon(groups, config.lr, **{"scale": "match_rms", **shared})
-    return NorMuon(groups, config.lr, family=config.family, **shared)
+    return normuon(groups, config.lr, family=config.family, **shared)

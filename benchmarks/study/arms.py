@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from benchmarks.study.variants import CoordinateWise, FixedNorm, NormalizedBefore, TallOnly
-from optgeom.optim import NorMuon, param_groups
+from optgeom.optim import NorMuon
 from optgeom.trainer import TrainConfig, load_config
 from optgeom.trainer.config import OptimizerConfig
 from optgeom.trainer.optimizers import build_optimizer
@@ -69,16 +69,9 @@ class Arm:
         return load_config("demo", overrides={**BASE, **self.settings, **rates, "seed": seed})
 
 
-def _variant(rule: type[NorMuon], model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    adamw = {"betas": tuple(config.betas), "eps": config.eps}
-    groups = param_groups(model, lr=config.lr, adamw_lr=config.adamw_lr, adamw_settings=adamw)
-    shared = {"momentum": config.momentum, "weight_decay": config.weight_decay}
-    return rule(groups, config.lr, family=config.family, **shared, **config.settings)
-
-
 def _ablation(name: str, label: str, rule: type[NorMuon]) -> Arm:
     settings = {"optimizer.name": "normuon", "optimizer.settings": _MATRICES}
-    make = partial(_variant, rule)
+    make = partial(build_optimizer, normuon=rule)
     return Arm(name=name, label=label, first_lr=0.012, settings=settings, make=make)
 
 

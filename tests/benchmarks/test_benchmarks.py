@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -49,13 +48,8 @@ def numbers(cell: str) -> list[float]:
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module("timing")
-    for name in set(sys.modules) - before:
-        if (BENCHMARKS / f"{name}.py").exists():
-            del sys.modules[name]
+def timing(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("timing")
 
 
 @pytest.mark.slow
@@ -170,24 +164,24 @@ def test_without_a_gpu_it_says_so_and_succeeds(tmp_path: Path) -> None:
     assert done.stdout == "no CUDA device here: nothing was checked or measured\n"
 
 
-def test_a_captured_step_is_compared_with_both_neighbours(module: ModuleType) -> None:
+def test_a_captured_step_is_compared_with_both_neighbours(timing: ModuleType) -> None:
     seconds = [9.0, 1.0, 5.0, 3.0, 7.0, 1.0, 9.0]
     captured = [True, False, True, False, True, False, True]
-    assert module.added(seconds, captured) == [3.0, 5.0]
-    assert module.added(seconds, [True] * 7) == []
+    assert timing.added(seconds, captured) == [3.0, 5.0]
+    assert timing.added(seconds, [True] * 7) == []
 
 
-def test_an_interval_holds_its_median_and_narrows(module: ModuleType) -> None:
+def test_an_interval_holds_its_median_and_narrows(timing: ModuleType) -> None:
     values = np.random.default_rng(0).normal(5.0, 1.0, 400).tolist()
-    few, many = module.Interval.of(values[:20]), module.Interval.of(values)
+    few, many = timing.Interval.of(values[:20]), timing.Interval.of(values)
     assert many.low < many.median < many.high
     assert many.low < 5.0 < many.high
     assert many.high - many.low < few.high - few.low
-    assert f"{module.Interval(1.0, 0.5, 2.0, 3):.1f}" == "1.0 [0.5, 2.0]"
+    assert f"{timing.Interval(1.0, 0.5, 2.0, 3):.1f}" == "1.0 [0.5, 2.0]"
 
 
-def test_background_counts_new_threads_and_not_the_training_thread(module: ModuleType) -> None:
-    background = module.Background()
+def test_background_counts_new_threads_and_not_the_training_thread(timing: ModuleType) -> None:
+    background = timing.Background()
     busy()
     assert background.seconds == 0.0
     working, end = threading.Event(), threading.Event()
@@ -209,15 +203,15 @@ def busy() -> None:
     np.linalg.eigvalsh(np.eye(200))
 
 
-def test_waits_count_the_ends_of_a_run(module: ModuleType) -> None:
-    whole_run = importlib.import_module("whole_run")
+def test_waits_count_the_ends_of_a_run(script: Callable[[str], ModuleType]) -> None:
+    whole_run = script("whole_run")
     assert whole_run.waits([np.array([0, 10, 20]), np.array([5, 15])], 40) == (10.0, 25)
     assert whole_run.waits([np.array([0, 10]), np.array([])], 40)[1] == 40
 
 
-def test_a_stopped_clock_goes_on_where_it_stood(module: ModuleType) -> None:
+def test_a_stopped_clock_goes_on_where_it_stood(script: Callable[[str], ModuleType]) -> None:
     now = [0.0]
-    clock = importlib.import_module("whole_run").Clock()
+    clock = script("whole_run").Clock()
     clock.now = lambda: now[0]
     assert clock() == 0.0
     now[0] = 3.0

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from optgeom.trainer.config import TrainConfig
+from optgeom.trainer.model import build_model, cross_entropy
+from optgeom.trainer.optimizers import build_optimizer
 from optgeom.trainer.settings import load_config
 
 MakeConfig = Callable[..., TrainConfig]
@@ -48,3 +51,19 @@ def tiny(tiny_overrides: Mapping[str, Any]) -> MakeConfig:
         return load_config(overrides={**tiny_overrides, **dotted})
 
     return make
+
+
+@pytest.fixture
+def kept_numbers() -> Callable[[TrainConfig], int]:
+    """How many numbers the real optimizer of a small configuration keeps after a step."""
+
+    def count(config: TrainConfig) -> int:
+        model = build_model(config.model, length=16, seed=0)
+        optimizer = build_optimizer(model, config.optimizer)
+        tokens = torch.arange(17).reshape(1, 17)
+        cross_entropy(model(tokens[:, :-1]), tokens[:, 1:]).backward()
+        optimizer.step()
+        states = (state.items() for state in optimizer.state.values())
+        return sum(value.numel() for one in states for key, value in one if key != "step")
+
+    return count

@@ -14,7 +14,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from optgeom.optim.dealing import Bucket, buckets_of, deal, orthogonalization_cost
+from optgeom.hooks.sharding import owners_of
+from optgeom.optim.dealing import Bucket, buckets_of, orthogonalization_cost
 from optgeom.optim.layout import Layout
 from optgeom.trainer.planning.shapes import Shapes
 
@@ -81,13 +82,5 @@ def flops_of_ranks(shapes: Shapes, buckets: Sequence[Sequence[Bucket]], world: i
 
 @lru_cache(maxsize=4)
 def capture_owners(layers: tuple[tuple[int, int], ...], world: int) -> tuple[int, ...]:
-    """Which rank measures and writes each captured matrix: as `hooks.sharding.Ranks` deals them.
-
-    By the cost of a spectrum, but to a rank that has rows of it.
-    """
-    owners = deal([orthogonalization_cost(shape) for shape in layers], world)
-    found = []
-    for index, (owner, (rows, _)) in enumerate(zip(owners, layers, strict=True)):
-        holders = -(-rows // -(-rows // world))  # the first ranks; those after them have none
-        found.append(owner if owner < holders else index % holders)
-    return tuple(found)
+    """Which rank measures and writes each captured matrix, as `hooks` deals them."""
+    return tuple(owners_of(layers, [rows_of_ranks(rows, world) for rows, _ in layers]))

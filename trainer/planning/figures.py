@@ -129,7 +129,7 @@ def _time(plan: Plan) -> Iterator[Figure]:
 
 
 def _memory(plan: Plan) -> Iterator[Figure]:
-    one = plan.memory
+    one, room = plan.memory, plan.machine.memory
     named: tuple[tuple[str, str, int, Basis, str], ...] = (
         ("weights", "weights, and gradients", 2 * one.weights, "counted", "float32, padded rows"),
         ("state", "optimizer state", one.state, "counted", "float32"),
@@ -151,6 +151,10 @@ def _memory(plan: Plan) -> Iterator[Figure]:
     )
     for key, title, value, basis, rests_on in named:
         yield Figure(f"memory.{key}", title, value, "bytes", basis, rests_on)
+    full = (one.training + one.capture) / room
+    yield Figure(
+        "memory.full", f"all, of {room / 1e9:g} GB", full, "share", "assumed", "the lines above"
+    )
 
 
 def _wire(plan: Plan) -> Iterator[Figure]:

@@ -25,6 +25,7 @@ class Machine:
         eigen_tflops: Of float64 symmetric eigenvalues, at 4/3 k^3 flops.
         spectrum_seconds: For every matrix beside.
         copy_rate: Bytes a second of raw matrices from where they are to the writer.
+        memory: Bytes that a rank has.
         step_seconds: Of an uncaptured step; None: from the flops.
     """
 
@@ -40,6 +41,7 @@ class Machine:
     eigen_tflops: float
     spectrum_seconds: float
     copy_rate: float
+    memory: float
     step_seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ H100 = Machine(
     eigen_tflops=0.01 * 67.0,
     spectrum_seconds=2.5e-3,
     copy_rate=20e9,
+    memory=80e9,
 )
 """Assumptions, none of them measured here: peaks and bandwidth of the data sheet, a Gram matrix at
 half the float64 tensor peak, eigenvalues at a hundredth of it, the CPU benchmark's time for every
@@ -89,9 +92,10 @@ CPU = Machine(
     eigen_tflops=0.023,
     spectrum_seconds=2.49e-3,
     copy_rate=1.0e9,
+    memory=12e9,
 )
 """A captured step, and what a spectrum takes beside its kernel: `python benchmarks/plan.py
 --rates`, 2026-11-28, CPU seconds on a machine that was busy with other work. The kernel's two
 rates go through what `python benchmarks/analysis.py` found at 768 x 768 (35 ms) and 3072 x 768
-(61 ms) on 2026-11-27, which puts 2048 x 2048 (548 ms) 21 % too high. `tflops`, shares and
-`copy_rate` are round numbers that no plan of the command line reads."""
+(61 ms) on 2026-11-27, which puts 2048 x 2048 (548 ms) 21 % too high. `tflops`, shares,
+`copy_rate` and `memory` are round numbers that no plan of the command line reads."""

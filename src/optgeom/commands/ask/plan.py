@@ -44,6 +44,7 @@ _BYTES = ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
     "--tflops", type=float, help="Peak of a GPU in the run's precision.  [default: 989, an H100]"
 )
 @click.option("--mfu", type=float, help="Share of it that training reaches.  [default: 0.4]")
+@click.option("--memory", type=float, help="GB that a GPU has.  [default: 80]")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def plan(
     config: str,
@@ -52,6 +53,7 @@ def plan(
     step_seconds: float | None,
     tflops: float | None,
     mfu: float | None,
+    memory: float | None,
     as_json: bool,
 ) -> None:
     """Say what a run will cost before it is started: disk, time, memory, bytes on the wire.
@@ -64,10 +66,15 @@ def plan(
     from optgeom.trainer.planning.plan import plan as make
     from optgeom.trainer.settings import load_config
 
-    given: dict[str, Any] = {"step_seconds": step_seconds, "tflops": tflops, "mfu": mfu}
+    given: dict[str, Any] = {
+        "step_seconds": step_seconds,
+        "tflops": tflops,
+        "mfu": mfu,
+        "memory": None if memory is None else 1e9 * memory,
+    }
     machine = replace(H100, **{name: one for name, one in given.items() if one is not None})
-    if tflops is not None:
-        machine = replace(machine, name="an H100 but for --tflops")
+    if others := [name for name in ("tflops", "memory") if given[name] is not None]:
+        machine = replace(machine, name=f"an H100 but for --{' and --'.join(others)}")
     settings = load_config(config, overrides=dict(setting(text) for text in overrides))
     found = make(settings, gpus, machine)
     if as_json:
@@ -95,6 +102,13 @@ def _tables(found: Plan, rows: tuple[Figure, ...], config: str) -> Iterator[Rend
             f"  {one.title}", _words(one), Text(one.basis, "dim"), Text(one.rests_on, "dim")
         )
     yield table
+    room, needed = found.machine.memory, found.memory.training + found.memory.capture
+    if needed > room:
+        yield Text(
+            f"Does not fit: {_scaled(needed, _BYTES)} where a GPU has {_scaled(room, _BYTES)}. "
+            "recompute=true, more accumulate or more GPUs take less of each.",
+            "bold red",
+        )
 
 
 def _words(one: Figure) -> str:
