@@ -73,7 +73,9 @@ def safe(text: str) -> str:
 
 
 def _interval(value: Mapping[str, float], spec: str) -> str:
-    return f"{value['median']:{spec}} [{value['low']:{spec}}, {value['high']:{spec}}]"
+    median, low, high = (f"{value[name]:{spec}}" for name in ("median", "low", "high"))
+    # not to be broken in a narrow column
+    return f"{median}\N{NO-BREAK SPACE}[{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def _over(ours: float, theirs: float) -> str:

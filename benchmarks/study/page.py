@@ -42,13 +42,15 @@ def results(tables: Tables) -> str:
                 "minus AdamW's": "" if is_adamw else f"{paired(losses, adamw):+.4f}",
                 "steps to AdamW's loss": _whole(tables) if is_adamw else _steps(tables, arm),
                 "saved, %": "" if is_adamw else _saved(shares(tables, arm)),
-                "step, times AdamW's": "1"
-                if is_adamw
-                else f"{cost['ratio']:.2f} [{cost['low']:.2f}, {cost['high']:.2f}]",
+                "step, times AdamW's": "1" if is_adamw else _times(cost),
                 "state, MB": f"{cost['state_bytes'] / 1e6:.2f}",
             }
         )
     return table(rows)
+
+
+def _times(cost: Mapping[str, float]) -> str:
+    return f"{cost['ratio']:.2f} [{cost['low']:.2f},\N{NO-BREAK SPACE}{cost['high']:.2f}]"
 
 
 def _whole(tables: Tables) -> str:

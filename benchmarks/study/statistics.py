@@ -28,10 +28,10 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
-        """The mean of one value a seed.
+        r"""The mean of one value a seed.
 
         >>> f"{Mean.of([1.0, 2.0, 3.0]):.2f}"
-        '2.00 ± 2.48'
+        '2.00\xa0±\xa02.48'
         """
         array = np.asarray(values, np.float64)
         count = len(array)
@@ -42,7 +42,9 @@ class Mean:
         return cls(float(array.mean()), half, count)
 
     def __format__(self, spec: str) -> str:
-        return f"{self.value:{spec}} ± {self.half:{spec.lstrip('+')}}"
+        half = f"{self.half:{spec.lstrip('+')}}"
+        # not to be broken in a narrow column
+        return f"{self.value:{spec}}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half}"
 
 
 def paired(values: Sequence[float], against: Sequence[float]) -> Mean:

@@ -217,7 +217,7 @@ def test_steps_are_held_against_limits_by_their_medians(bench: ModuleType) -> No
     one = {"failed": None, "quick": False, "result": {"tables": {"steps": steps}}}
     (row,) = summary.rows_of("steps", one)
     assert (row["ours"], row["limit"], row[""]) == (
-        "4.1 [3.0, 5.0] % of a step",
+        "4.1\xa0[3.0,\xa05.0] % of a step",
         "at most 4 %",
         "**missed**",
     )
@@ -233,7 +233,7 @@ def test_other_instruments_stand_beside_ours(bench: ModuleType) -> None:
         return {
             "what": what,
             "added": {"median": added, **spread},
-            "beside": {"median": beside},
+            "beside": {"median": beside, "low": beside - 1, "high": beside + 1},
             "background": 0.0,
         }
 
@@ -244,15 +244,17 @@ def test_other_instruments_stand_beside_ours(bench: ModuleType) -> None:
     ]
     peers = [
         case("TensorBoard histograms", 20.0, 0.0),
+        case("nvdlfw-inspect, gradients", 0.5, 0.0),
         {"what": "Cockpit, economy", "added, %": "failed: x", "failed": "no pkg_resources"},
     ]
     one = {
         "failed": None,
         "quick": False,
-        "result": {"tables": {"steps": steps, "peers": [*peers, {"failed": None}][:2]}},
+        "result": {"tables": {"steps": steps, "peers": peers}},
     }
     rows = {row["beside"]: row for row in summary.rows_of("instruments", one)}
     assert rows["TensorBoard histograms"]["ours / theirs"] == "0.20"
+    assert rows["nvdlfw-inspect, gradients"]["ours / theirs"] == "one may be 0"
     assert rows["Cockpit, economy"]["theirs"].startswith("failed: ")
     assert rows["wandb.watch offline, log=all"]["theirs"] == "not measured"
     saved = rows["by hand: torch.save of every update"]
@@ -283,7 +285,7 @@ def test_normuon_stands_beside_muon_and_the_naive_form(bench: ModuleType) -> Non
     ]
     one = {"failed": None, "quick": False, "result": {"tables": {"steps": steps}}}
     muon, naive, lost = summary.rows_of("optimizers", one)
-    assert (muon["ours / theirs"], muon[""]) == ("1.04 [1.04, 1.04]", "kept")
+    assert (muon["ours / theirs"], muon[""]) == ("1.04\xa0[1.04,\xa01.04]", "kept")
     # 1.56 / 1.04, where 1.6 is aimed at
     assert (naive["ours / theirs"], naive[""]) == ("0.67; theirs / ours 1.50", "**missed**")
     assert lost["ours"] == "failed: no result after 900 s"

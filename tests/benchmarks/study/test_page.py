@@ -62,7 +62,7 @@ def test_steps_to_the_loss_by_another_way(tables: Tables) -> None:
                 saved.append(100 * (1 - grid[below.argmax()] / steps[-1]))
         row = next(line for line in text.splitlines() if line.startswith(f"| {ARMS[arm].label} |"))
         if len(saved) == len(tables.curves_of(arm)):
-            assert f"| {np.mean(saved):.1f} ± " in row
+            assert f"| {np.mean(saved):.1f}\N{NO-BREAK SPACE}±" in row
         else:
             assert f"reached in {len(saved)} of" in row
 
