@@ -80,7 +80,7 @@ PARTS: Mapping[str, Part] = {
         "memory.py",
         _words("--millions 10 100", *_FOREACH, "norms", "norms, spectra", "snapshot"),
         _words("--millions 1 --side 256", *_FOREACH, "norms", "snapshot"),
-        1,
+        3,
     ),
     "writer": Part(
         "writer.py",
@@ -101,7 +101,7 @@ PARTS: Mapping[str, Part] = {
         "sharded.py",
         _words("--ranks 1 2 --rounds 5"),
         _words("--ranks 1 2 --rounds 1 --shapes demo"),
-        2.5,
+        7,
     ),
     "sharded": Part("peers_sharded.py", (), (), 1, peers=True, python="peers"),
     "kernels": Part("norms.py", (), _words("--rounds 1 --spectrum-rounds 1"), 0.5),

@@ -102,20 +102,33 @@ def _steps(tables: Tables) -> Iterator[Row]:
 
 
 def pair(one: Mapping[str, Any], what: str = "median") -> float:
-    """Per cent of a step that a captured one and the next take more together."""
-    return float(one["added"][what] + 2 * one["beside"][what])
+    """Per cent of an unwatched step that a captured one and the next take more together.
+
+    `added` is over an uncaptured step of the watched run, and that one by `beside` over an
+    unwatched one.
+    """
+    added, beside = one["added"][what] / 100, one["beside"][what] / 100
+    return float(100 * ((1 + beside) * (2 + added) - 2))
+
+
+QUIET = 5.0
+"""Per cent by which the uncaptured steps of a watched run may differ from unwatched ones for a
+captured step's share to be compared: beyond it cost has moved there, or the machine drifted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """A median, the low end of its interval, and both in words."""
+    """A median, the low end of its interval, both in words; whether the steps beside are quiet."""
 
     median: float
     low: float
     text: str
+    quiet: bool = True
 
     def over(self, other: _Cost) -> str:
-        """Their ratio, where neither may as well be nothing."""
+        """Their ratio, where neither may as well be nothing, nor be paid in the steps beside."""
+        if not (self.quiet and other.quiet):
+            return "none: the steps beside differ"
         return _over(self.median, other.median) if min(self.low, other.low) > 0 else "one may be 0"
 
 
@@ -123,9 +136,10 @@ def _instruments(tables: Tables) -> Iterator[Row]:
     steps = [*tables["steps"], *tables["peers"]]
 
     def by_added(one: Mapping[str, Any]) -> _Cost:
-        added = one["added"]
-        text = f"{_interval(added, '.1f')} %, background {one['background']:.1f}"
-        return _Cost(added["median"], added["low"], text)
+        added, beside = one["added"], one["beside"]["median"]
+        text = f"{_interval(added, '.1f')} %, steps beside {beside:+.1f}"
+        text += f", background {one['background']:.1f}"
+        return _Cost(added["median"], added["low"], text, quiet=abs(beside) < QUIET)
 
     def by_pair(one: Mapping[str, Any]) -> _Cost:
         text = f"{pair(one):.1f} %, background {one['background']:.1f}"

@@ -245,6 +245,7 @@ def test_other_instruments_stand_beside_ours(bench: ModuleType) -> None:
     peers = [
         case("TensorBoard histograms", 20.0, 0.0),
         case("nvdlfw-inspect, gradients", 0.5, 0.0),
+        case("Cockpit, sizes of updates and gradients", 9.0, 20.0),
         {"what": "Cockpit, economy", "added, %": "failed: x", "failed": "no pkg_resources"},
     ]
     one = {
@@ -258,8 +259,9 @@ def test_other_instruments_stand_beside_ours(bench: ModuleType) -> None:
     assert rows["Cockpit, economy"]["theirs"].startswith("failed: ")
     assert rows["wandb.watch offline, log=all"]["theirs"] == "not measured"
     saved = rows["by hand: torch.save of every update"]
-    # a captured step and the one after it: -20 + 2 * 48, and 8 + 2 * 1
-    assert (saved["ours / theirs"], saved[""]) == ("7.60", "**missed**")
+    # a captured step and the one after it: 1.48 * (0.8 + 1) - 2, and 1.01 * (1.08 + 1) - 2
+    assert (saved["ours / theirs"], saved[""]) == ("6.59", "**missed**")
+    assert rows["Cockpit, sizes of updates and gradients"]["ours / theirs"].startswith("none")
     assert summary.failures({"instruments": one}, ["instruments"]) == ["instruments: x"]
 
 

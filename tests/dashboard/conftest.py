@@ -127,7 +127,7 @@ def open_page(browser: Browser, shots: ModuleType) -> Iterator[Callable[..., Wat
     def opener(url: str, *, width: int = 1440, height: int = 900, drawn: bool = True) -> Watched:
         watched = Watched(browser.new_page(viewport={"width": width, "height": height}))
         opened.append(watched)
-        watched.page.set_default_timeout(20_000)
+        watched.page.set_default_timeout(60_000)
         watched.page.goto(url)
         if drawn:
             shots.settle(watched.page)
