@@ -1,6 +1,6 @@
 """One training run of the study, and what is kept of it: a file that says it is done.
 
-Whatever was done with the same settings is not done again, so the study goes on where it was
+Whatever was done with the same settings and code is not done again, so the study goes on where it was
 stopped.
 """
 
@@ -11,6 +11,8 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,21 @@ import torch
 from benchmarks.study.arms import ARMS
 from optgeom.traces.store import open_trace
 from optgeom.trainer import TrainConfig, train
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def code() -> str:
+    """A digest of torch's version and of the files that the rules and the training are made of."""
+    digest = blake2b(torch.__version__.encode(), digest_size=8)
+    for folder in (ROOT / "optim", ROOT / "trainer"):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    for name in ("arms.py", "variants.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +123,13 @@ def run(trial: Trial, folder: Path) -> Outcome:
 
 
 def read(trial: Trial, folder: Path) -> Outcome | None:
-    """What a run left; None where there is none with these settings."""
+    """What a run left; None where there is none with these settings and this code."""
     try:
         saved = json.loads((folder / "trials" / f"{trial.name}.json").read_text())
     except FileNotFoundError:
         return None
-    if saved["config"] != json.loads(json.dumps(trial.config.to_dict())):
+    settings = json.loads(json.dumps(trial.config.to_dict()))
+    if saved["config"] != settings or saved.get("code") != code():
         return None
     curve = tuple((int(step), float(loss)) for step, loss in saved["curve"])
     return Outcome(trial=trial, loss=saved["loss"], curve=curve, seconds=saved["seconds"])
@@ -120,6 +138,7 @@ def read(trial: Trial, folder: Path) -> Outcome | None:
 def _saved(outcome: Outcome) -> dict[str, Any]:
     return {
         "config": outcome.trial.config.to_dict(),
+        "code": code(),
         "loss": outcome.loss,
         "curve": outcome.curve,
         "seconds": outcome.seconds,

@@ -107,6 +107,16 @@ def test_what_is_done_is_not_done_again(
     assert "adamw-0" in trained
 
 
+def test_what_other_code_did_is_done_again(
+    short: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, _ = run(tmp_path)
+    (trial, *_) = (one.trial for one in runs.finals["normuon"])
+    assert trials.read(trial, tmp_path) is not None
+    monkeypatch.setattr(trials, "code", lambda: "of another rule")
+    assert trials.read(trial, tmp_path) is None
+
+
 def test_tables_hold_what_the_runs_found_and_come_back(short: object, tmp_path: Path) -> None:
     runs, _ = run(tmp_path)
     costs = [
