@@ -1,7 +1,7 @@
 """One training run of the study, and what is kept of it: a file that says it is done.
 
-Whatever was done with the same settings and code is not done again, so the study goes on where it was
-stopped.
+Whatever was done with the same settings and code is not done again, so the study goes on where it
+was stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import torch
 from benchmarks.study.arms import ARMS
 from optgeom.traces.store import open_trace
 from optgeom.trainer import TrainConfig, train
-
 
 ROOT = Path(__file__).parents[2]
 
