@@ -26,6 +26,16 @@ def test_a_preset_is_planned_on_one_screen() -> None:
         assert title in lines or any(line.strip() == title for line in lines)
 
 
+@pytest.mark.parametrize("columns", ["80", "72"])
+def test_numbers_are_whole_in_a_narrow_terminal(columns: str) -> None:
+    words = ["plan", "1.1b", "--gpus", "64"]
+    found = CliRunner().invoke(cli, words, env={"COLUMNS": columns})
+    wide = asked(*words[1:])
+    for line in (line for line in wide.output.splitlines()[1:] if line.startswith("  ")):
+        title, value = line[:36].strip(), line[36:53].strip()
+        assert any(title in one and value in one for one in found.output.splitlines()), line
+
+
 def test_what_does_not_fit_is_said_at_the_end() -> None:
     words = ("1.1b", "--gpus", "64", "--memory")
     small, large = asked(*words, "40"), asked(*words, "141")

@@ -91,8 +91,18 @@ def _tables(found: Plan, rows: tuple[Figure, ...], config: str) -> Iterator[Rend
         f"{found.layers} captured matrices, {found.steps:,} steps; {found.machine.name}"
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    for name, justify in (("", "left"), ("", "right"), ("", "left"), ("", "left")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    # numbers never shrink: where the terminal is narrow, what they rest on is cut
+    for cells, justify in (
+        ([f"  {one.title}" for one in rows], "left"),
+        ([_words(one) for one in rows], "right"),
+        ([one.basis for one in rows], "left"),
+    ):
+        table.add_column(
+            justify=justify,  # type: ignore[arg-type]
+            no_wrap=True,
+            min_width=max(map(len, cells)),
+        )
+    table.add_column(no_wrap=True)
     section = ""
     for one in rows:
         if (begins := one.key.partition(".")[0]) != section:
