@@ -66,7 +66,9 @@ def test_json_is_for_programs() -> None:
         (("demo", "--gpus", "0"), "gpus must lie between 1"),
         (("nothing", "--gpus", "2"), "a TOML file or a preset"),
         (("demo", "--gpus", "2", "--mfu", "2"), "mfu is a share of the peak"),
-        (("demo", "--gpus", "2", "--memory", "0"), "memory must be above 0"),
+        (("demo", "--gpus", "2", "--step-seconds", "1e308"), "step_seconds must lie between"),
+        (("demo", "--gpus", "2", "--set", "model.width=8000000000"), "weights is not planned"),
+        (("demo", "--gpus", "2", "--memory", "0"), "memory must lie between"),
         (("demo", "--gpus", "2", "--set", "model.widht=3"), "did you mean 'model.width'"),
     ],
 )

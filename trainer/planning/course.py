@@ -26,6 +26,7 @@ class Course:
         every: Steps between captures in the end; more than asked where norms alone are too much.
         is_kept: Whether norms are captured as often as asked.
         share: Of the run's time that capture takes, as the budget counts it.
+        seconds: That is, of the run.
     """
 
     norms: float
@@ -37,6 +38,7 @@ class Course:
     every: int
     is_kept: bool
     share: float
+    seconds: float
 
 
 def course_of(
@@ -96,4 +98,5 @@ def course_of(
         clocks.every,
         clocks.every == asked,
         total / (steps * spent.step + total),
+        total,
     )

@@ -20,6 +20,7 @@ from optgeom.optim.layout import Layout
 from optgeom.trainer.planning.shapes import Shapes
 
 Counts = NDArray[np.int64]
+Flops = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,9 +71,9 @@ def dealt(shapes: Shapes, world: int) -> list[list[Bucket]]:
     return found
 
 
-def flops_of_ranks(shapes: Shapes, buckets: Sequence[Sequence[Bucket]], world: int) -> Counts:
+def flops_of_ranks(shapes: Shapes, buckets: Sequence[Sequence[Bucket]], world: int) -> Flops:
     """Newton-Schulz flops of a step on each rank, (world,)."""
-    found = np.zeros(world, dtype=np.int64)
+    found = np.zeros(world)
     for rule, some in zip(shapes.rules, buckets, strict=True):
         for bucket in some:
             cost = rule.steps * orthogonalization_cost(bucket.layout.shape)

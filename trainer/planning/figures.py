@@ -96,7 +96,7 @@ def _time(plan: Plan) -> Iterator[Figure]:
     if machine.step_seconds:
         yield Figure("time.step", "a step", times.step, "seconds", "given", "--step-seconds")
     else:
-        speed = f"{times.flops:.2e} flops at {machine.mfu:.0%} of {machine.tflops:g} TFLOP/s"
+        speed = f"{times.flops:.2e} flops at {machine.mfu:.0%} of {times.peak:.4g} TFLOP/s"
         yield Figure("time.step", "a step", times.step, "seconds", "assumed", speed)
     yield Figure("time.run", "the run", plan.seconds, "seconds", basis, f"{plan.steps:,} steps")
     share = times.optimizer / times.step
@@ -143,9 +143,16 @@ def _memory(plan: Plan) -> Iterator[Figure]:
             "assumed",
             "4 copies of a pile",
         ),
+        (
+            "accumulated",
+            "gradients between portions, whole",
+            one.accumulated,
+            "counted",
+            "fully_shard, accumulate",
+        ),
         ("activations", "activations and logits", one.activations, "assumed", "a rule of thumb"),
         ("training", "all, without capture", one.training, "assumed", "the lines above"),
-        ("operands", "capture: operands, at most", one.operands, "counted", "hooks.reading"),
+        ("operands", "capture: operands", one.operands, "assumed", "one process; more on several"),
         ("told", "capture: numbers told to an owner", one.told, "counted", "geometry.shards"),
         ("queue", "capture: queue, at most", one.queue, "counted", "hooks.worker"),
     )
@@ -164,8 +171,8 @@ def _wire(plan: Plan) -> Iterator[Figure]:
         ("scatters", "reduce-scatters of gradients", one.scatters, "float32"),
         ("exchange", "the optimizer, busiest rank", one.exchange, "optim.exchange"),
         ("exchange_mean", "  mean of the ranks", one.exchange_mean, "optim.exchange"),
-        ("norms", "a captured step adds", one.norms, "hooks.gathering"),
-        ("spectra", "  and with all spectra", one.spectra, "hooks.gathering"),
+        ("norms", "a captured step adds, at most", one.norms, "hooks.gathering"),
+        ("spectra", "  and all spectra, beside", one.spectra, "hooks.gathering"),
     )
     for key, title, value, rests_on in named:
         yield Figure(f"wire.{key}", title, value, "bytes", "counted", rests_on)

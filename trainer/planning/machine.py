@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from optgeom.trainer.errors import ConfigError
+
+LEAST, MOST = 1e-9, 1e15
+"""Of every rate: nothing beyond is a machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,10 +17,10 @@ class Machine:
     Attributes:
         name: What it is, and where its numbers come from.
         measured: Whether the rates of capture were measured on it; if not, they are extrapolated.
-        tflops: Of matrix products in the precision of the forward and backward pass, at peak.
+        tflops: Of matrix products in bfloat16, at peak.
         mfu: Share of it that training reaches (model flops utilization).
         ns_share: Share of it that the products of Newton-Schulz reach.
-        low_factor: By what Newton-Schulz in float32 is slower than in bfloat16.
+        low_factor: By what products in float32 are slower than in bfloat16.
         norms_rate: Bytes of float32 weights a second that a captured step reads norms of.
         layer_seconds: Of a captured step, for every matrix, on the training thread.
         gram_tflops: Of float64 Gram matrices.
@@ -54,10 +56,17 @@ class Machine:
                 f"mfu is a share of the peak, at most 1, got {self.mfu}: 0.4 is usual"
             )
 
+    def peak(self, *, low: bool) -> float:
+        """TFLOP/s of products in bfloat16, or else in float32."""
+        return self.tflops / (1.0 if low else self.low_factor)
+
 
 def _check(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be above 0, got {value!r}: say what the machine does")
+    if not LEAST <= value <= MOST:
+        raise ConfigError(
+            f"{name} must lie between {LEAST:g} and {MOST:g}, got {value!r}: "
+            "say what the machine does"
+        )
 
 
 H100 = Machine(

@@ -30,9 +30,10 @@ class Memory:
         gathered: Two blocks, whole, as `Sizes.bytes_per_rank` counts them.
         root: Embedding, head and last norm, whole from the forward to the end of the backward pass.
         unreduced: Gradients of the largest unit, and their float32 copy, before they are scattered.
+        accumulated: Gradients that every rank keeps whole between the portions of a step.
         activations: Kept for the backward pass, logits included; an estimate.
         exchange: Matrices on their way through the optimizer's step; an estimate.
-        operands: That a captured step holds, at most.
+        operands: That a captured step holds in one process; of several ranks' rows more.
         told: Numbers of norms that arrive at the rank that owns most of them, at most.
         queue: Matrices that wait for their spectrum, at most.
     """
@@ -42,6 +43,7 @@ class Memory:
     gathered: int
     root: int
     unreduced: int
+    accumulated: int
     activations: int
     exchange: int
     operands: int
@@ -51,7 +53,7 @@ class Memory:
     @property
     def training(self) -> int:
         """Without capture."""
-        held = 2 * self.weights + self.state + self.gathered + self.root
+        held = 2 * self.weights + self.state + self.gathered + self.root + self.accumulated
         return held + self.activations + max(self.unreduced, self.exchange)
 
     @property
@@ -70,14 +72,18 @@ def memory_of(
     return Memory(
         weights=FLOAT * sum(share(one.shape, world) for one in shapes.weights),
         state=FLOAT * sum(_state(shapes, world)),
-        gathered=2 * number * max(blocks) if world > 1 else 0,
-        root=number * root if world > 1 else 0,
+        gathered=2 * number * max(blocks) if is_sharded else 0,
+        root=number * root if is_sharded else 0,
         unreduced=(number + FLOAT) * max(root, *blocks) if is_sharded else 0,
+        # only the last portion's backward pass sends gradients to their owners
+        accumulated=FLOAT * sum(numel(one.shape) for one in shapes.weights)
+        if is_sharded and config.accumulate > 1
+        else 0,
         activations=_activations(config, world),
         exchange=_exchange(shapes, buckets),
         operands=IN_FLIGHT,
         told=_told(shapes, world),
-        queue=min(WAITING_BYTES, _waiting(shapes, world)),
+        queue=min(max(WAITING_BYTES, _largest(shapes)), _waiting(shapes, world)),
     )
 
 
@@ -117,6 +123,11 @@ def _waiting(shapes: Shapes, world: int) -> int:
     for shape, owner in zip(shapes.layers, capture_owners(shapes.layers, world), strict=True):
         found[owner] += FLOAT * shapes.spectral * numel(shape)
     return int(found.max())
+
+
+def _largest(shapes: Shapes) -> int:
+    """One job is let in, however large."""
+    return FLOAT * shapes.spectral * max(map(numel, shapes.layers), default=0)
 
 
 def _activations(config: TrainConfig, world: int) -> int:

@@ -24,6 +24,8 @@ from optgeom.trainer.planning.wire import (
     fsdp_scatters,
 )
 
+MOST_WEIGHTS = 10**14
+"""Beyond that, too, and sums of bytes would not fit into 64 bits."""
 MOST_RANKS = 1 << 17
 """Beyond that nobody has trained, and arrays of this size would take their time."""
 
@@ -89,7 +91,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Of the whole run, capture included as the budget counts it."""
-        return self.steps * self.times.step / (1.0 - self.course.share)
+        return self.steps * self.times.step + self.course.seconds
 
 
 def plan(config: TrainConfig, gpus: int, machine: Machine = H100) -> Plan:
@@ -111,6 +113,7 @@ def plan(config: TrainConfig, gpus: int, machine: Machine = H100) -> Plan:
         raise ConfigError(
             f"gpus must lie between 1 and {MOST_RANKS:,}, got {gpus!r}: name the ranks"
         )
+    _check_size(config)
     _check_batch(config, gpus)
     _check_capture(config)
     shapes = shapes_of(config)
@@ -145,6 +148,17 @@ def plan(config: TrainConfig, gpus: int, machine: Machine = H100) -> Plan:
 def _check_batch(config: TrainConfig, gpus: int) -> None:
     nowhere = Ranks(rank=0, world=gpus, device=torch.device("meta"))
     nowhere.slice(config.data.batch, config.accumulate)
+
+
+def _check_size(config: TrainConfig) -> None:
+    model = config.model
+    block = model.width * (4 * model.width + 3 * model.neurons)
+    weights = model.blocks * block + 2 * model.vocab_size * model.width
+    if weights > MOST_WEIGHTS:
+        raise ConfigError(
+            f"a model of {weights:.2g} weights is not planned, the most are {MOST_WEIGHTS:.0e}: "
+            f"make model.width ({model.width:,}), neurons or blocks smaller"
+        )
 
 
 def _check_capture(config: TrainConfig) -> None:

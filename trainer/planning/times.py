@@ -8,7 +8,7 @@ import numpy as np
 
 from optgeom.hooks.budget import Spent
 from optgeom.trainer.config import TrainConfig
-from optgeom.trainer.planning.dealing import Counts, capture_owners, share
+from optgeom.trainer.planning.dealing import Flops, capture_owners, share
 from optgeom.trainer.planning.machine import Machine
 from optgeom.trainer.planning.shapes import Shapes, numel
 
@@ -21,6 +21,7 @@ class Times:
 
     Attributes:
         flops: Of a step's forward and backward pass, over all ranks, as MFU counts them.
+        peak: TFLOP/s of a rank's products in that pass.
         step: Of an uncaptured step.
         optimizer: Of the orthogonalization in it.
         balance: The busiest rank's orthogonalization over the mean; 1 where there is none.
@@ -30,6 +31,7 @@ class Times:
     """
 
     flops: float
+    peak: float
     step: float
     optimizer: float
     balance: float
@@ -64,7 +66,7 @@ def spectrum_seconds(shape: tuple[int, int], machine: Machine) -> float:
 
 
 def times_of(
-    shapes: Shapes, config: TrainConfig, machine: Machine, work: Counts, world: int
+    shapes: Shapes, config: TrainConfig, machine: Machine, work: Flops, world: int
 ) -> Times:
     """Estimate from the machine's rates.
 
@@ -76,9 +78,10 @@ def times_of(
         world: Ranks.
     """
     flops = step_flops(shapes, config)
-    step = machine.step_seconds or flops / (world * machine.tflops * TERA * machine.mfu)
+    peak = machine.peak(low=config.precision == "bfloat16")
+    step = machine.step_seconds or flops / (world * peak * TERA * machine.mfu)
     low = all(rule.low for rule in shapes.rules)
-    rate = machine.tflops * TERA * machine.ns_share / (1.0 if low else machine.low_factor)
+    rate = machine.peak(low=low) * TERA * machine.ns_share
     owned = np.zeros(world)
     for shape, owner in zip(shapes.layers, capture_owners(shapes.layers, world), strict=True):
         owned[owner] += shapes.spectral * spectrum_seconds(shape, machine)
@@ -86,6 +89,7 @@ def times_of(
     read = shapes.stages * held / machine.norms_rate
     return Times(
         flops=flops,
+        peak=peak,
         step=step,
         optimizer=float(work.max()) / rate,
         balance=float(work.max() / work.mean()) if work.any() else 1.0,

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.fsdp import FSDPModule
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from optgeom.hooks.budget import Spent
@@ -24,7 +25,7 @@ from optgeom.traces.store import open_trace
 from optgeom.trainer import load_config, plan, train
 from optgeom.trainer.config import TrainConfig
 from optgeom.trainer.errors import ConfigError
-from optgeom.trainer.model import GPT
+from optgeom.trainer.model import GPT, build_model, cross_entropy
 from optgeom.trainer.optimizers import build_optimizer
 from optgeom.trainer.parallelize import Ranks, parallelize
 from optgeom.trainer.planning.course import course_of
@@ -77,6 +78,37 @@ def test_matrices_are_dealt_as_on_a_real_mesh(world: int, name: str) -> None:
     assert [(one.owners, one.layout.shape, one.layout.rows) for one in planned] == expected
     found = plan(config, world)
     assert found.memory.weights == 4 * sum(held)  # rank 0 has most
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_whole_gradients_wait_for_the_last_portion(precision: str) -> None:
+    config = uneven(4, **{"data.batch": 8, "accumulate": 2, "precision": precision})
+    with cluster(4):
+        model = build_model(config.model, length=16, seed=0)
+        parallelize(model, Ranks(rank=0, world=4, device=torch.device("cpu")), config)
+        assert isinstance(model, FSDPModule)
+        model.set_requires_gradient_sync(False)
+        tokens = torch.arange(17).reshape(1, 17)
+        cross_entropy(model(tokens[:, :-1]), tokens[:, 1:]).backward()
+        units = [one for one in model.modules() if isinstance(one, FSDPModule)]
+        params = [p for one in units for p in one._get_fsdp_state()._fsdp_param_group.fsdp_params]
+        kept = [
+            p._unsharded_param.grad
+            if p.unsharded_accumulated_grad is None
+            else p.unsharded_accumulated_grad
+            for p in params
+        ]
+        held = sum(grad.nbytes for grad in kept if grad is not None)
+    assert plan(config, 4).memory.accumulated == held
+    assert plan(uneven(4, precision=precision), 4).memory.accumulated == 0
+
+
+def test_float32_is_not_timed_as_bfloat16() -> None:
+    low, full = (
+        plan(load_config("1.1b", overrides={"precision": one}), 64).times
+        for one in ("bfloat16", "float32")
+    )
+    assert full.step == pytest.approx(H100.low_factor * low.step)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "normuon"])

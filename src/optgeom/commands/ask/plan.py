@@ -15,7 +15,7 @@ from rich.text import Text
 from optgeom.commands.make import setting
 
 if TYPE_CHECKING:
-    from optgeom.trainer import Plan
+    from optgeom.trainer import Plan, TrainConfig
     from optgeom.trainer.planning.figures import Figure
 
 _TITLES = {
@@ -40,9 +40,7 @@ _BYTES = ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
     help="A setting, such as capture.every=10; may be given several times.",
 )
 @click.option("--step-seconds", type=float, help="What a step takes, where that is known.")
-@click.option(
-    "--tflops", type=float, help="Peak of a GPU in the run's precision.  [default: 989, an H100]"
-)
+@click.option("--tflops", type=float, help="Peak of a GPU in bfloat16.  [default: 989, an H100]")
 @click.option("--mfu", type=float, help="Share of it that training reaches.  [default: 0.4]")
 @click.option("--memory", type=float, help="GB that a GPU has.  [default: 80]")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -83,6 +81,10 @@ def plan(
     console = Console()
     for part in _tables(found, figures(found), config):
         console.print(part)
+    room, needed = found.machine.memory, found.memory.training + found.memory.capture
+    if needed > room:
+        said = f"Does not fit: {_scaled(needed, _BYTES)} where a GPU has {_scaled(room, _BYTES)}."
+        console.print(Text(f"{said} {_ways(settings, gpus)}", "bold red"))
 
 
 def _tables(found: Plan, rows: tuple[Figure, ...], config: str) -> Iterator[RenderableType]:
@@ -112,13 +114,13 @@ def _tables(found: Plan, rows: tuple[Figure, ...], config: str) -> Iterator[Rend
             f"  {one.title}", _words(one), Text(one.basis, "dim"), Text(one.rests_on, "dim")
         )
     yield table
-    room, needed = found.machine.memory, found.memory.training + found.memory.capture
-    if needed > room:
-        yield Text(
-            f"Does not fit: {_scaled(needed, _BYTES)} where a GPU has {_scaled(room, _BYTES)}. "
-            "recompute=true, more accumulate or more GPUs take less of each.",
-            "bold red",
-        )
+
+
+def _ways(settings: TrainConfig, gpus: int) -> str:
+    """What would take less, of what is not done yet; accumulate keeps gradients whole instead."""
+    ways = [] if settings.recompute else ["recompute=true"]
+    ways += ["more GPUs"] if settings.data.batch // settings.accumulate > gpus else []
+    return f"What takes less: {', '.join([*ways, 'a shorter data.sequence'])}."
 
 
 def _words(one: Figure) -> str:
