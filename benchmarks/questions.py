@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from limits import LIMITS, Limit
+from timing import unbroken
 
 Records = Sequence[Mapping[str, Any]]
 Tables = Mapping[str, Records]
@@ -73,9 +74,7 @@ def safe(text: str) -> str:
 
 
 def _interval(value: Mapping[str, float], spec: str) -> str:
-    median, low, high = (f"{value[name]:{spec}}" for name in ("median", "low", "high"))
-    # not to be broken in a narrow column
-    return f"{median}\N{NO-BREAK SPACE}[{low},\N{NO-BREAK SPACE}{high}]"
+    return unbroken(f"{value['median']:{spec}} [{value['low']:{spec}}, {value['high']:{spec}}]")
 
 
 def _over(ours: float, theirs: float) -> str:

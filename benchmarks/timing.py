@@ -69,6 +69,11 @@ class Interval:
         return f"{self.median:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
+def unbroken(text: str) -> str:
+    """The same with spaces at which a narrow column does not break it."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def added(seconds: Sequence[float], captured: Sequence[bool]) -> list[float]:
     """Each captured step minus the mean of the uncaptured steps before and after it.
 

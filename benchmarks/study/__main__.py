@@ -19,11 +19,10 @@ from benchmarks.study.drawing import draw
 from benchmarks.study.experiment import Runs, experiment
 from benchmarks.study.pictures import PICTURES
 from benchmarks.study.tables import Tables, collect
-from benchmarks.study.trials import use_one_thread
+from benchmarks.study.trials import ROOT, use_one_thread
 from benchmarks.timing import machine
 from optgeom.figures.theme import theme_of
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "study"
 PAGE = ROOT / "docs" / "study.md"
 

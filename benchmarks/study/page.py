@@ -13,7 +13,7 @@ from benchmarks.study.pictures import KINDS, SHORT
 from benchmarks.study.search import best_rate
 from benchmarks.study.statistics import Mean, paired, shares_saved
 from benchmarks.study.tables import Tables
-from benchmarks.timing import table
+from benchmarks.timing import table, unbroken
 
 PAPER_SAVED, PAPER_BEYOND_MUON = 21.74, 11.31
 """arXiv:2510.05491, 1.1 B: per cent of AdamW's steps that NorMuon saves; points more than Muon."""
@@ -50,7 +50,7 @@ def results(tables: Tables) -> str:
 
 
 def _times(cost: Mapping[str, float]) -> str:
-    return f"{cost['ratio']:.2f} [{cost['low']:.2f},\N{NO-BREAK SPACE}{cost['high']:.2f}]"
+    return unbroken(f"{cost['ratio']:.2f} [{cost['low']:.2f}, {cost['high']:.2f}]")
 
 
 def _whole(tables: Tables) -> str:

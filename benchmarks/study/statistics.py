@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from benchmarks.timing import unbroken
+
 Curve = Sequence[tuple[int, float]]
 
 
@@ -42,9 +44,7 @@ class Mean:
         return cls(float(array.mean()), half, count)
 
     def __format__(self, spec: str) -> str:
-        half = f"{self.half:{spec.lstrip('+')}}"
-        # not to be broken in a narrow column
-        return f"{self.value:{spec}}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half}"
+        return unbroken(f"{self.value:{spec}} ± {self.half:{spec.lstrip('+')}}")
 
 
 def paired(values: Sequence[float], against: Sequence[float]) -> Mean:

@@ -22,7 +22,7 @@ from benchmarks.study.arms import ARMS
 from optgeom.traces.store import open_trace
 from optgeom.trainer import TrainConfig, train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @cache

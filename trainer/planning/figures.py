@@ -158,7 +158,7 @@ def _memory(plan: Plan) -> Iterator[Figure]:
     )
     for key, title, value, basis, rests_on in named:
         yield Figure(f"memory.{key}", title, value, "bytes", basis, rests_on)
-    full = (one.training + one.capture) / room
+    full = one.total / room
     yield Figure(
         "memory.full", f"all, of {room / 1e9:g} GB", full, "share", "assumed", "the lines above"
     )

@@ -58,8 +58,13 @@ class Memory:
 
     @property
     def capture(self) -> int:
-        """What capture adds at most."""
+        """What capture adds."""
         return self.operands + self.told + self.queue
+
+    @property
+    def total(self) -> int:
+        """Of a watched run."""
+        return self.training + self.capture
 
 
 def memory_of(

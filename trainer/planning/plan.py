@@ -24,10 +24,10 @@ from optgeom.trainer.planning.wire import (
     fsdp_scatters,
 )
 
-MOST_WEIGHTS = 10**14
-"""Beyond that, too, and sums of bytes would not fit into 64 bits."""
 MOST_RANKS = 1 << 17
 """Beyond that nobody has trained, and arrays of this size would take their time."""
+MOST_WEIGHTS = 10**14
+"""Beyond that nobody has trained either, and sums of bytes would not fit into 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _check_size(config: TrainConfig) -> None:
     if weights > MOST_WEIGHTS:
         raise ConfigError(
             f"a model of {weights:.2g} weights is not planned, the most are {MOST_WEIGHTS:.0e}: "
-            f"make model.width ({model.width:,}), neurons or blocks smaller"
+            f"make model.width ({model.width:,}), mlp_width, blocks or vocab_size smaller"
         )
 
 

@@ -81,7 +81,7 @@ def plan(
     console = Console()
     for part in _tables(found, figures(found), config):
         console.print(part)
-    room, needed = found.machine.memory, found.memory.training + found.memory.capture
+    room, needed = found.machine.memory, found.memory.total
     if needed > room:
         said = f"Does not fit: {_scaled(needed, _BYTES)} where a GPU has {_scaled(room, _BYTES)}."
         console.print(Text(f"{said} {_ways(settings, gpus)}", "bold red"))
