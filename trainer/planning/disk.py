@@ -42,6 +42,11 @@ class Disk:
     files: dict[str, int]
     bytes: dict[str, float]
 
+    @property
+    def total(self) -> float:
+        """Bytes of all tables."""
+        return sum(self.bytes.values())
+
 
 def disk_of(shapes: Shapes, config: TrainConfig, course: Course, world: int) -> Disk:
     """Count a run's rows and files.

@@ -70,17 +70,17 @@ def _disk(plan: Plan) -> Iterator[Figure]:
     rates, _ = _rates(plan)
     basis: Basis = "measured" if is_whole or rates == "measured" else "extrapolated"
     rule = CPU_RUNS if is_whole else f"{CPU_RUNS}; thinned by the budget"
-    per_day = DAY / plan.seconds
-    daily: Basis = basis if plan.machine.step_seconds else "extrapolated"
-    size, files = plan.disk.bytes, plan.disk.files
+    size, files, total = plan.disk.bytes, plan.disk.files, plan.disk.total
     for table in ("metrics", "neurons", "spectra", "updates"):
         rests_on = f"{plan.disk.rows[table]:,.0f} rows in {files[table]:,} files"
-        yield Figure(
-            f"disk.{table}_per_day", table, per_day * size[table], "bytes/day", daily, rests_on
-        )
-    total = sum(size.values())
-    yield Figure("disk.per_day", "all", per_day * total, "bytes/day", daily, rule)
+        yield Figure(f"disk.{table}", table, size[table], "bytes", basis, rests_on)
     yield Figure("disk.run", "all, of the run", total, "bytes", basis, rule)
+    whole = "captured whole: capture.last_step"
+    yield Figure("disk.last_step", "  of it the last step", plan.last_step, "bytes", basis, whole)
+    daily: Basis = basis if plan.machine.step_seconds else "extrapolated"
+    per_day = (total - plan.last_step) * DAY / plan.seconds
+    pace = "at the run's pace, the last step apart"
+    yield Figure("disk.per_day", "all, of a day", per_day, "bytes/day", daily, pace)
     bound = plan.bound * plan.steps / 1000
     yield Figure(
         "disk.described", "rec.describe() says", bound, "bytes", "counted", "last step, files apart"

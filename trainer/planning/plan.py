@@ -71,6 +71,7 @@ class Plan:
         times: On the rank that takes longest.
         course: Of the captures.
         disk: Of the whole run.
+        last_step: Bytes of it that the last step alone makes, which is captured whole.
         bound: Bytes of 1000 steps as ``rec.describe()`` says, files apart.
         analysis: Core seconds of analyzing the run's raw matrices offline.
     """
@@ -85,6 +86,7 @@ class Plan:
     times: Times
     course: Course
     disk: Disk
+    last_step: float
     bound: float
     analysis: float
 
@@ -121,7 +123,9 @@ def plan(config: TrainConfig, gpus: int, machine: Machine = H100) -> Plan:
     exchange = exchange_of_ranks(shapes, buckets, gpus)
     norms, spectra = capture_of_ranks(shapes, gpus)
     times = times_of(shapes, config, machine, flops_of_ranks(shapes, buckets, gpus), gpus)
-    course = _course(shapes, config, times)
+    whole, steady = (_course(shapes, config, times, last=last) for last in (True, False))
+    course = whole if config.capture.last_step else steady
+    disk = disk_of(shapes, config, course, gpus)
     return Plan(
         gpus=gpus,
         machine=machine,
@@ -139,7 +143,8 @@ def plan(config: TrainConfig, gpus: int, machine: Machine = H100) -> Plan:
         ),
         times=times,
         course=course,
-        disk=disk_of(shapes, config, course, gpus),
+        disk=disk,
+        last_step=disk.total - disk_of(shapes, config, steady, gpus).total,
         bound=shapes.bound,
         analysis=course.updates * analysis_seconds(shapes, CPU),
     )
@@ -168,11 +173,7 @@ def _check_capture(config: TrainConfig) -> None:
         )
 
 
-def _course(shapes: Shapes, config: TrainConfig, times: Times) -> Course:
+def _course(shapes: Shapes, config: TrainConfig, times: Times, *, last: bool) -> Course:
     return course_of(
-        shapes.clocks,
-        config.schedule.steps,
-        config.capture.budget,
-        times.spent,
-        last=config.capture.last_step,
+        shapes.clocks, config.schedule.steps, config.capture.budget, times.spent, last=last
     )

@@ -169,6 +169,17 @@ def test_a_trace_takes_the_bytes_that_were_planned(name: str, tiny, tmp_path: Pa
         assert found.bytes[table] == pytest.approx(sizes[table], rel=0.2), table
 
 
+def test_the_last_step_is_what_a_run_without_it_does_not_write(tiny) -> None:
+    raw = {"capture__updates_every": 20, "schedule__steps": 50}
+    found = plan(tiny(**raw), 2)
+    without = plan(tiny(**raw, capture__last_step=False), 2)
+    assert without.last_step == 0
+    assert found.last_step == pytest.approx(found.disk.total - without.disk.total)
+    assert found.last_step > 0
+    day = {one.key: one.value for one in figures(found)}["disk.per_day"]
+    assert day == pytest.approx(without.disk.total * 86_400 / found.seconds)
+
+
 # -- what has to hold of any plan --------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ _TITLES = {
 }
 _SECONDS = ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"))
 _BYTES = ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_WEIGHTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
 
 
 @click.command()
@@ -89,7 +90,8 @@ def plan(
 
 def _tables(found: Plan, rows: tuple[Figure, ...], config: str) -> Iterator[RenderableType]:
     yield Text(
-        f"{config} on {found.gpus:,} GPUs: {found.parameters / 1e9:.3g} B weights, "
+        f"{config} on {found.gpus:,} GPU{'s' * (found.gpus > 1)}: "
+        f"{_scaled(found.parameters, _WEIGHTS)} weights, "
         f"{found.layers} captured matrices, {found.steps:,} steps; {found.machine.name}"
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
