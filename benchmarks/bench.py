@@ -32,8 +32,12 @@ RESULTS = ROOT / "benchmarks" / "results" / "bench"
 PAGE = ROOT / "docs" / "benchmarks.md"
 WORK = ROOT / "runs"
 """Where the parts' own folders are made, and removed after."""
+TINY = WORK / "bench-quick"
 BIG = ROOT / "runs" / "big"
 """The dashboard's folder: ten minutes to write, 6 GB, kept."""
+
+PASSING = ("date", "commit", "load")
+"""Of the facts: what a result does not depend on; the code is known by its contents."""
 
 TOOLS = ("wandb", "tensorboard", "nvdlfw-inspect", "weightwatcher", "safetensors")
 
@@ -70,9 +74,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only whether it works")
     parser.add_argument("--fresh", action="store_true", help="run again what is there")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where (%(default)s)")
-    parser.add_argument("--page", type=Path, default=PAGE, help="with the table (%(default)s)")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="where (benchmarks/results/bench; runs/bench-quick with --quick)",
+    )
+    parser.add_argument(
+        "--page", type=Path, help="to hold the table (docs/benchmarks.md, where results are there)"
+    )
     given = parser.parse_args(arguments)
+    given.results = given.results or (TINY if given.quick else RESULTS)
+    # a page of the documentation says what its own results say, and no others
+    given.page = given.page or (PAGE if given.results.resolve() == RESULTS else None)
     there = {"": True, FAST_BFLOAT16: BFLOAT16, BIG_RUNS: any(BIG.rglob("run.json"))}
     given.only = given.only or [name for name, part in PARTS.items() if there[part.needs]]
     if given.quick:
@@ -80,7 +93,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if lost := sorted(set(full) & set(given.only)):
             parser.error(
                 f"{given.results} holds full results of {', '.join(lost)}, which --quick would "
-                "replace by meaningless ones: give another folder, --results FOLDER --page PAGE"
+                "replace by meaningless ones: give another folder, --results FOLDER"
             )
     return given
 
@@ -95,12 +108,13 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, page: Path) -> dict[str, Any]:
-    """Make the table of what a folder holds, beside it and in the page; returns what it holds."""
+def write(folder: Path, page: Path | None) -> dict[str, Any]:
+    """Make the table of what a folder holds, beside it and in a page; returns what it holds."""
     results = read(folder)
     text = summary(results)
     (folder / "summary.md").write_text(text + "\n", encoding="utf-8")
-    page.write_text(put(text, page.read_text(encoding="utf-8")), encoding="utf-8")
+    if page is not None:
+        page.write_text(put(text, page.read_text(encoding="utf-8")), encoding="utf-8")
     return results
 
 
@@ -132,10 +146,10 @@ def key_of(part: Part, *, quick: bool) -> str:
     """What a result depends on: the code as it is now, the machine, the settings."""
     # contents, not the commit: a change of the documentation makes nothing run again
     tracked = git("ls-files", "--stage", "--", ":/", *UNMEASURED)
-    known = facts()
     changes = git("diff", "--", ":/", *UNMEASURED)
-    depends = [tracked or str(time.time_ns()), changes, known["processor"], known["cores"]]
-    depends += [known["python"], known["versions"], part.script, part.quick if quick else part.full]
+    depends: list[Any] = [tracked or str(time.time_ns()), changes, part.script]
+    depends += [part.quick if quick else part.full, versions() if part.peers else {}]
+    depends += [{name: fact for name, fact in facts().items() if name not in PASSING}]
     return hashlib.blake2b(json.dumps(depends).encode(), digest_size=8).hexdigest()
 
 

@@ -52,22 +52,22 @@ _DEFAULTS = ("--settings", "the defaults")
 PARTS: Mapping[str, Part] = {
     "steps": Part(
         "overhead.py",
-        _words("--tables steps --pairs 16 --sessions 2", *_NORMS, *_OURS),
+        _words("--tables steps --pairs 40 --sessions 5", *_NORMS, *_OURS),
         _words(f"--tables steps {_SMALL} --optimizers adamw", *_NORMS),
-        3,
+        6,
     ),
     "muon": Part(
         "overhead.py",
-        _words("--tables steps --pairs 16 --sessions 2 --optimizers muon", *_NORMS),
+        _words("--tables steps --pairs 40 --sessions 5 --optimizers muon", *_NORMS),
         _words(f"--tables steps {_SMALL} --optimizers muon", *_NORMS),
-        1,
+        2,
         needs=FAST_BFLOAT16,
     ),
     "instruments": Part(
         "overhead.py",
-        _words("--tables steps peers --optimizers adamw --pairs 16 --sessions 2"),
+        _words("--tables steps peers --optimizers adamw --pairs 20 --sessions 5"),
         _words(f"--tables steps peers --optimizers adamw {_SMALL}"),
-        7,
+        11,
         peers=True,
     ),
     "run": Part(

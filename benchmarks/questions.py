@@ -36,6 +36,7 @@ class Row:
         ratio: ours over theirs, or whatever the limit speaks of.
         limit: what it is held against.
         found: the number that is held against it.
+        within: the 95 % interval of that number, where there is one.
     """
 
     asked: str
@@ -45,12 +46,14 @@ class Row:
     ratio: str = ""
     limit: Limit | None = None
     found: float | None = None
+    within: tuple[float, float] | None = None
 
     def cells(self, *, quick: bool) -> dict[str, str]:
         """As printed; tiny sizes are held against nothing."""
         kept = ""
         if self.limit is not None and self.found is not None:
-            kept = "kept" if self.limit.keeps(self.found) else "**missed**"
+            ends = [self.limit.keeps(end) for end in self.within or (self.found, self.found)]
+            kept = "kept" if all(ends) else "not resolved" if any(ends) else "**missed**"
         return {
             "asked": self.asked,
             "ours": self.ours,
@@ -77,6 +80,10 @@ def _interval(value: Mapping[str, float], spec: str) -> str:
     return unbroken(f"{value['median']:{spec}} [{value['low']:{spec}}, {value['high']:{spec}}]")
 
 
+def _ends(value: Mapping[str, float]) -> tuple[float, float]:
+    return value["low"], value["high"]
+
+
 def _over(ours: float, theirs: float) -> str:
     return f"{ours / theirs:.2f}" if ours > 0 and theirs > 0 else "no ratio: not above 0"
 
@@ -97,18 +104,25 @@ def _steps(tables: Tables) -> Iterator[Row]:
             continue
         limit = LIMITS[f"step, {one['optimizer']}"]
         ours = f"{_interval(one['added'], '.1f')} % of a step"
-        yield Row(asked, ours, limit=limit, found=one["added"]["median"])
+        added = one["added"]
+        yield Row(asked, ours, limit=limit, found=added["median"], within=_ends(added))
 
 
 def pair(one: Mapping[str, Any], what: str = "median") -> float:
     """Per cent of an unwatched step that a captured one and the next take more together.
 
     `added` is over an uncaptured step of the watched run, and that one by `beside` over an
-    unwatched one.
+    unwatched one. Where nothing works in the background, nothing is left for the next step, and
+    what it differs by is the machine's drift: `added` alone.
     """
+    if one["background"] < NOTHING:
+        return float(one["added"][what])
     added, beside = one["added"][what] / 100, one["beside"][what] / 100
     return float(100 * ((1 + beside) * (2 + added) - 2))
 
+
+NOTHING = 0.1
+"""Per cent of a step in the background that is none."""
 
 QUIET = 5.0
 """Per cent by which the uncaptured steps of a watched run may differ from unwatched ones for a
@@ -117,10 +131,10 @@ captured step's share to be compared: beyond it cost has moved there, or the mac
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """A median, the low end of its interval, both in words; whether the steps beside are quiet."""
+    """A median, its interval, both in words; whether the steps beside are quiet."""
 
     median: float
-    low: float
+    within: tuple[float, float]
     text: str
     quiet: bool = True
 
@@ -128,7 +142,9 @@ class _Cost:
         """Their ratio, where neither may as well be nothing, nor be paid in the steps beside."""
         if not (self.quiet and other.quiet):
             return "none: the steps beside differ"
-        return _over(self.median, other.median) if min(self.low, other.low) > 0 else "one may be 0"
+        if min(*self.within, *other.within) <= 0:
+            return "one may be 0"
+        return _over(self.median, other.median)
 
 
 def _instruments(tables: Tables) -> Iterator[Row]:
@@ -138,11 +154,12 @@ def _instruments(tables: Tables) -> Iterator[Row]:
         added, beside = one["added"], one["beside"]["median"]
         text = f"{_interval(added, '.1f')} %, steps beside {beside:+.1f}"
         text += f", background {one['background']:.1f}"
-        return _Cost(added["median"], added["low"], text, quiet=abs(beside) < QUIET)
+        return _Cost(added["median"], _ends(added), text, quiet=abs(beside) < QUIET)
 
     def by_pair(one: Mapping[str, Any]) -> _Cost:
-        text = f"{pair(one):.1f} %, background {one['background']:.1f}"
-        return _Cost(pair(one), pair(one, "low"), text)
+        low, median, high = (pair(one, end) for end in ("low", "median", "high"))
+        text = f"{_interval({'low': low, 'median': median, 'high': high}, '.1f')} %"
+        return _Cost(median, (low, high), f"{text}, background {one['background']:.1f}")
 
     yield from _beside(
         steps, "norms of every matrix at a captured step, adamw", NORMS, BESIDE_NORMS, by_added
@@ -186,11 +203,12 @@ def _beside(
         if isinstance(ours, str):
             yield Row(asked, ours, other, theirs if isinstance(theirs, str) else theirs.text)
             continue
-        held = ours.median if limit else None
+        held, within = (ours.median, ours.within) if limit else (None, None)
         if isinstance(theirs, str):
-            yield Row(asked, ours.text, other, theirs, limit=limit, found=held)
+            yield Row(asked, ours.text, other, theirs, limit=limit, found=held, within=within)
         else:
-            yield Row(asked, ours.text, other, theirs.text, ours.over(theirs), limit, held)
+            ratio = ours.over(theirs)
+            yield Row(asked, ours.text, other, theirs.text, ratio, limit, held, within)
 
 
 def _run(tables: Tables) -> Iterator[Row]:
@@ -202,7 +220,8 @@ def _run(tables: Tables) -> Iterator[Row]:
         wall, counted, recorded = one["wall"], one["counted"], one["recorded"]
         ours = f"{_interval(wall, '.2f')} % by the wall, {counted:.2f} counted"
         worst = max(wall["median"], counted)
-        yield Row(asked, ours, limit=LIMITS["run, time"], found=worst)
+        within = max(wall["low"], counted), max(wall["high"], counted)
+        yield Row(asked, ours, limit=LIMITS["run, time"], found=worst, within=within)
         budget = LIMITS["run, budget"]
         yield Row(
             "the share that the run itself records, beside its budget",
@@ -282,6 +301,7 @@ def _analysis(tables: Tables) -> Iterator[Row]:
             _interval(over, ".2f"),
             limit,
             over["median"],
+            _ends(over),
         )
     found = tables["Beside others"]
     for row in found:
@@ -300,6 +320,7 @@ def _analysis(tables: Tables) -> Iterator[Row]:
             f"{1 / over['median']:.2f}; theirs / ours {_interval(over, '.2f')}",
             limit,
             over["median"],
+            _ends(over),
         )
 
 
@@ -327,6 +348,7 @@ def _optimizers(tables: Tables) -> Iterator[Row]:
             _interval(over, ".2f"),
             limit,
             over["median"],
+            _ends(over),
         )
         naive = by["normuon, naive"]
         if ranks != "1":

@@ -1,7 +1,8 @@
 """The table of `make bench`, from what its parts measured. Nothing is measured here.
 
 A row answers one question: ours, one peer's for the same thing, their ratio, and the limit that
-limits.py sets. What is held against a limit is the median.
+limits.py sets. What is held against a limit is the median's interval, where there is one: with the
+limit inside it, the verdict is "not resolved".
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def where(one: Mapping[str, Any]) -> str:
     machine = (one["result"] or one)["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} torch threads, "
-        f"our Newton-Schulz in {machine['ns_dtype']}; "
+        f"{machine['processor']} ({machine['instructions']}), {machine['cores']} cores, "
+        f"{machine['threads']} torch threads, our Newton-Schulz in {machine['ns_dtype']}; "
         f"Python {machine['python']}, {versions}"
     )
 

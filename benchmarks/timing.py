@@ -183,6 +183,7 @@ def facts() -> dict[str, Any]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "processor": model,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": THREADS,
         "python": platform.python_version(),
@@ -200,7 +201,8 @@ def machine() -> str:
     found = facts()
     versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("torch", "optgeom"))
     return (
-        f"{found['date']} UTC; {found['processor']}, {found['cores']} cores, "
+        f"{found['date']} UTC; {found['processor']} ({found['instructions']}), "
+        f"{found['cores']} cores, "
         f"{THREADS} torch threads, Newton-Schulz in {NS_DTYPE}; "
         f"Python {found['python']}, {versions}, "
         f"commit {found['commit']}; load {found['load']:.1f} at the start"

@@ -7,9 +7,7 @@ tables, figures and the numbers of docs/study.md. Stopped, it goes on where it w
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from benchmarks.study.drawing import draw
 from benchmarks.study.experiment import Runs, experiment
 from benchmarks.study.pictures import PICTURES
 from benchmarks.study.tables import Tables, collect
-from benchmarks.study.trials import ROOT, use_one_thread
+from benchmarks.study.trials import ROOT
+from benchmarks.study.workers import workers
 from benchmarks.timing import machine
 from optgeom.figures.theme import theme_of
 
@@ -35,29 +34,27 @@ def main() -> None:
     parser.add_argument(
         "--draw", action="store_true", help="train nothing: figures and page from the kept tables"
     )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="tables (%(default)s)")
+    parser.add_argument("--page", type=Path, default=PAGE, help="its numbers (%(default)s)")
     arguments = parser.parse_args()
     if not arguments.draw:
         where = machine()
-        with ProcessPoolExecutor(
-            arguments.workers or os.cpu_count(),
-            multiprocessing.get_context("spawn"),
-            initializer=use_one_thread,
-        ) as executor:
+        with workers(arguments.workers or os.cpu_count() or 1, arguments.runs) as executor:
             runs = experiment(arguments.runs, executor)
         print("timing the steps", flush=True)
         costs, calibration = cost.measure()
         about = {**_about(runs), "machine": where, "calibration": calibration}
-        collect(runs, arguments.runs, cost=costs, about=about).save(RESULTS)
-    tables = Tables.load(RESULTS)
+        collect(runs, arguments.runs, cost=costs, about=about).save(arguments.results)
+    tables = Tables.load(arguments.results)
     for theme in ("light", "dark"):
         colours = theme_of(theme)
         figures = {
             f"{name}-{theme}": picture(tables, colours) for name, picture in PICTURES.items()
         }
-        draw(figures, PAGE.parent / "study")
-    page.write(PAGE, tables)
+        draw(figures, arguments.page.parent / "study")
+    page.write(arguments.page, tables)
     print(page.results(tables))
-    print(f"\ntables: {RESULTS}, page: {PAGE}")
+    print(f"\ntables: {arguments.results}, page: {arguments.page}")
 
 
 def _about(runs: Runs) -> dict[str, Any]:
@@ -69,6 +66,7 @@ def _about(runs: Runs) -> dict[str, Any]:
         "tokens": config.schedule.steps * config.data.batch * config.data.sequence,
         # of the runs themselves: a study that was stopped and gone on with took as long
         "worker_minutes": round(sum(one.seconds for one in outcomes) / 60),
+        "trained": [min(one.date for one in outcomes), max(one.date for one in outcomes)],
         "settings": dict(BASE),
     }
 

@@ -1,8 +1,9 @@
-"""What is compared: ten rules for the hidden matrices of one model, and all that they share.
+"""What is compared: eleven rules for the hidden matrices of one model, and all that they share.
 
 The embedding, the head and the norms run AdamW under every rule, at the learning rate that was best
 for AdamW alone: the rules differ in how they move hidden matrices, and each has one learning rate
-to be tuned.
+to be tuned. Plain AdamW has that one for everything; *AdamW, two rates* has another for the hidden
+matrices, as the rest have.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from benchmarks.study.variants import CoordinateWise, FixedNorm, NormalizedBefore, TallOnly
+from benchmarks.study.variants import (
+    CoordinateWise,
+    FixedNorm,
+    NormalizedBefore,
+    TallOnly,
+    adamw_two_rates,
+)
 from optgeom.optim import NorMuon
 from optgeom.trainer import TrainConfig, load_config
 from optgeom.trainer.config import OptimizerConfig
@@ -64,15 +71,15 @@ class Arm:
             adamw_lr: Of everything else; not read under AdamW.
             seed: Decides the initial weights and the order of the data, the same for every rule.
         """
-        adamw = self.settings["optimizer.name"] == "adamw"
-        rates = {"optimizer.lr": lr, "optimizer.adamw_lr": lr if adamw else adamw_lr}
+        rest = lr if self.name == "adamw" else adamw_lr
+        rates = {"optimizer.lr": lr, "optimizer.adamw_lr": rest}
         return load_config("demo", overrides={**BASE, **self.settings, **rates, "seed": seed})
 
 
 def _ablation(name: str, label: str, rule: type[NorMuon]) -> Arm:
     settings = {"optimizer.name": "normuon", "optimizer.settings": _MATRICES}
     make = partial(build_optimizer, normuon=rule)
-    return Arm(name=name, label=label, first_lr=0.012, settings=settings, make=make)
+    return Arm(name=name, label=label, first_lr=0.006, settings=settings, make=make)
 
 
 _ALL = (
@@ -83,9 +90,16 @@ _ALL = (
         settings={"optimizer.name": "adamw"},
     ),
     Arm(
+        name="adamw-two-rates",
+        label="AdamW, two rates",
+        first_lr=0.002,
+        settings={"optimizer.name": "adamw"},
+        make=adamw_two_rates,
+    ),
+    Arm(
         name="muon",
         label="Muon",
-        first_lr=0.012,
+        first_lr=0.006,
         # without Nesterov, which is Muon's default, like the paper's NorMuon
         settings={
             "optimizer.name": "muon",
@@ -95,7 +109,7 @@ _ALL = (
     Arm(
         name="normuon",
         label="NorMuon, paper's form",
-        first_lr=0.012,
+        first_lr=0.006,
         settings={"optimizer.name": "normuon", "optimizer.settings": _MATRICES},
     ),
     Arm(

@@ -12,6 +12,8 @@ from plotly.offline import get_plotlyjs
 from tests.dashboard.screenshots import chromium
 
 _DRAW = """async (figure) => {
+    let drawn = 1;  // ids are random: the same figure is to be the same file
+    Math.random = () => (drawn = (16807 * drawn) % 2147483647) / 2147483647;
     const {data, layout} = JSON.parse(figure);
     const place = document.body.appendChild(document.createElement("div"));
     await Plotly.newPlot(place, data, layout, {staticPlot: true});

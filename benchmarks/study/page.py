@@ -182,9 +182,13 @@ def geometry(tables: Tables) -> str:
 def circumstances(tables: Tables) -> str:
     """What was run, when, on what."""
     about = tables.about
-    machine = f"{about['machine']}; {about['calibration']}"
     runs = f"{about['runs']} runs of {about['steps']} steps, {about['tokens']:,} bytes of text each"
-    return f"{runs}; {about['worker_minutes']} minutes of one-thread workers, not idle; {machine}."
+    first, last = about["trained"]
+    return (
+        f"{runs}, trained from {first} to {last} UTC; {about['worker_minutes']} minutes of "
+        f"one-thread workers, not idle. Steps were timed on {about['machine']}; "
+        f"{about['calibration']}."
+    )
 
 
 SECTIONS: Mapping[str, Callable[[Tables], str]] = {

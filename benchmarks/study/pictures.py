@@ -20,8 +20,10 @@ SHORT: Mapping[str, str] = {
     "muon": "Muon",
     "normuon": "NorMuon",
     "normuon-released": "NorMuon, released",
-    "momentum": "momentum",
+    "momentum": "Muon's momentum",
 }
+LOOK_AHEAD: Mapping[str, str] = {"muon": "muon-nesterov", "normuon": "normuon-nesterov"}
+"""The same rule with Nesterov: dotted, in its rule's colour."""
 SLOTS: Mapping[str, int] = {
     "adamw": 2,
     "muon": 1,
@@ -58,13 +60,17 @@ def loss_by_time(tables: Tables, theme: Theme) -> go.Figure:
 def _loss(tables: Tables, theme: Theme, *, title: str, unit: Callable[[str], float]) -> go.Figure:
     lines, ends = [], []
     for arm in MAIN:
-        curves = tables.curves_of(arm)
-        steps = np.array([step for step, _ in curves[0]], np.float64)
-        losses = np.array([[loss for _, loss in curve] for curve in curves])
-        kept = steps >= FROM
-        x, mean = (steps * unit(arm))[kept], losses.mean(axis=0)[kept]
-        lines.append(_line(x, mean, arm, theme))
-        ends.append((arm, float(mean[-1])))
+        for name, dash in ((arm, "solid"), (LOOK_AHEAD.get(arm), "dot")):
+            if name is None:
+                continue
+            curves = tables.curves_of(name)
+            steps = np.array([step for step, _ in curves[0]], np.float64)
+            losses = np.array([[loss for _, loss in curve] for curve in curves])
+            kept = steps >= FROM
+            x, mean = (steps * unit(name))[kept], losses.mean(axis=0)[kept]
+            lines.append(_line(x, mean, arm, theme, dash=dash))
+            if name == arm:
+                ends.append((arm, float(mean[-1])))
     target = dict(ends)["adamw"]
     low = min(float(np.min(line.y)) for line in lines)
     high = max(float(np.max(line.y)) for line in lines)
@@ -133,7 +139,14 @@ def _matrix(
     high = np.log10(max(float(curve.max()) for curve in curves.values()))
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
     lines = [
-        _line(np.arange(1, len(curve) + 1), curve, name, theme) for name, curve in curves.items()
+        _line(
+            np.arange(1, len(curve) + 1),
+            curve,
+            name,
+            theme,
+            dash="dot" if name == "momentum" else "solid",
+        )
+        for name, curve in curves.items()
     ]
     ends = [
         (name, float((np.log10(curve[-1]) - low) / (high - low))) for name, curve in curves.items()
@@ -155,7 +168,9 @@ def nonuniformity(tables: Tables, theme: Theme) -> go.Figure:
 
 def conditioning(tables: Tables, theme: Theme) -> go.Figure:
     """condition_number of the update over training, by kind of layer."""
-    return _over_training(tables, theme, "condition_number", {"type": "log", "dtick": 1})
+    # plotly sets powers in a larger type than its other ticks
+    ticks = {"tickvals": [1, 1e2, 1e4, 1e6], "ticktext": ["1", "100", "10⁴", "10⁶"]}
+    return _over_training(tables, theme, "condition_number", {"type": "log", **ticks})
 
 
 def _over_training(tables: Tables, theme: Theme, metric: str, y: Mapping[str, Any]) -> go.Figure:
@@ -172,7 +187,7 @@ def _over_training(tables: Tables, theme: Theme, metric: str, y: Mapping[str, An
     last = max(tables.curves.column("step").to_pylist())
     values = [np.median(v) for by_step in found.values() for v in by_step.values()]
     if y.get("type") == "log":
-        span = [np.log10(min(values)) - 0.1, np.log10(max(values)) + 0.1]
+        span = [0.0, np.log10(max(values)) + 0.1]  # no condition number is below 1
     else:
         span = [0.0, 1.08 * max(values)]
     for i, (kind, words) in enumerate(KINDS.items()):
@@ -213,10 +228,10 @@ def _over_training(tables: Tables, theme: Theme, metric: str, y: Mapping[str, An
 
 
 def differences(tables: Tables, theme: Theme) -> go.Figure:
-    """How much lower each rule's final loss is than AdamW's, seed by seed, with its interval."""
-    arms = [arm for arm in ARMS if arm != "adamw"][::-1]
-    means = [paired(tables.losses(arm), tables.losses("adamw")) for arm in arms]
-    seeds = [np.subtract(tables.losses(arm), tables.losses("adamw")) for arm in arms]
+    """Each rule's final loss minus Muon's, seed by seed, with its interval; AdamW is far away."""
+    arms = [arm for arm in ARMS if arm not in ("adamw", "adamw-two-rates", "muon")][::-1]
+    means = [paired(tables.losses(arm), tables.losses("muon")) for arm in arms]
+    seeds = [np.subtract(tables.losses(arm), tables.losses("muon")) for arm in arms]
     places = np.arange(len(arms))
     points = go.Scatter(
         x=np.concatenate(seeds),
@@ -237,7 +252,7 @@ def differences(tables: Tables, theme: Theme) -> go.Figure:
             "color": theme.run(0),
         },
     )
-    x = axis(theme, title="final held-out loss minus AdamW's (nats per byte)", horizontal=True)
+    x = axis(theme, title="final held-out loss minus Muon's (nats per byte)", horizontal=True)
     y = axis(
         theme,
         title="",
@@ -252,8 +267,14 @@ def differences(tables: Tables, theme: Theme) -> go.Figure:
     return go.Figure(data=[points, bars], layout=drawing)
 
 
-def _line(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], name: str, theme: Theme) -> go.Scatter:
-    dash = "dot" if name == "momentum" else "solid"
+def _line(
+    x: np.ndarray[Any, Any],
+    y: np.ndarray[Any, Any],
+    name: str,
+    theme: Theme,
+    *,
+    dash: str = "solid",
+) -> go.Scatter:
     style = {"color": theme.run(SLOTS[name]), "width": 2, "dash": dash}
     return go.Scatter(x=x, y=y, mode="lines", name=SHORT[name], line=style)
 

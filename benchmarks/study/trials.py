@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -27,13 +28,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @cache
 def code() -> str:
-    """A digest of torch's version and of the files that the rules and the training are made of."""
+    """A digest of torch's version and of the files that the rules and the training are made of.
+
+    Without arms.py: what a rule sets is compared beside it, and labels decide nothing.
+    """
     digest = blake2b(torch.__version__.encode(), digest_size=8)
-    for folder in (ROOT / "optim", ROOT / "trainer"):
-        for path in sorted(folder.rglob("*.py")):
+    files = [*(ROOT / "optim").rglob("*.py"), *(ROOT / "trainer").rglob("*.py")]
+    for path in sorted(files):
+        if "planning" not in path.parts:  # it foretells runs, and takes no part in them
             digest.update(path.read_bytes())
-    for name in ("arms.py", "variants.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    digest.update(Path(__file__).with_name("variants.py").read_bytes())
     return digest.hexdigest()
 
 
@@ -75,17 +79,14 @@ class Outcome:
         loss: On held-out text after the last step, nats per byte; not finite where it diverged.
         curve: Steps done and loss on held-out text, of watched runs.
         seconds: Of its worker.
+        date: When it ended, UTC, to the minute.
     """
 
     trial: Trial
     loss: float
     curve: tuple[tuple[int, float], ...]
     seconds: float
-
-
-def use_one_thread() -> None:
-    """Prepare a worker: runs side by side must not fight for cores, nor depend on their number."""
-    torch.set_num_threads(1)
+    date: str
 
 
 def run(trial: Trial, folder: Path) -> Outcome:
@@ -113,6 +114,7 @@ def run(trial: Trial, folder: Path) -> Outcome:
         loss=result.eval_loss,
         curve=_curve(trace) if trial.watched else (),
         seconds=time.perf_counter() - began,
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
     )
     kept.parent.mkdir(parents=True, exist_ok=True)
     part = kept.with_suffix(f".part{os.getpid()}")
@@ -131,16 +133,19 @@ def read(trial: Trial, folder: Path) -> Outcome | None:
     if saved["config"] != settings or saved.get("code") != code():
         return None
     curve = tuple((int(step), float(loss)) for step, loss in saved["curve"])
-    return Outcome(trial=trial, loss=saved["loss"], curve=curve, seconds=saved["seconds"])
+    plain = {name: saved[name] for name in _PLAIN}
+    return Outcome(trial=trial, curve=curve, **plain)
+
+
+_PLAIN = ("loss", "seconds", "date")
 
 
 def _saved(outcome: Outcome) -> dict[str, Any]:
     return {
         "config": outcome.trial.config.to_dict(),
         "code": code(),
-        "loss": outcome.loss,
         "curve": outcome.curve,
-        "seconds": outcome.seconds,
+        **{name: getattr(outcome, name) for name in _PLAIN},
     }
 
 

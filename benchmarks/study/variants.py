@@ -2,7 +2,8 @@
 
 Each is a rule as a pure function, and an optimizer that differs from ``optgeom.optim.NorMuon`` in
 that rule alone; momentum, iteration, decay and AdamW for the rest are the same code. They are for
-one process: a rule that needs a norm takes it from the rows that it is given.
+one process: a rule that needs a norm takes it from the rows that it is given. Last, AdamW with as
+many learning rates as they have.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from optgeom.optim import NorMuon
 from optgeom.optim.layout import local
 from optgeom.optim.momentum import shape_scale
+from optgeom.trainer.config import OptimizerConfig
+from optgeom.trainer.optimizers import build_optimizer
 
 __all__ = [
     "CoordinateWise",
     "FixedNorm",
     "NormalizedBefore",
     "TallOnly",
+    "adamw_two_rates",
     "coordinate_wise",
     "fixed_norm",
     "normalized_rows",
@@ -177,3 +182,11 @@ class TallOnly(NorMuon):
         if extras:
             return super().rule(orthogonalized, sums, extras, settings, shape)
         return orthogonalized.mul_(shape_scale("match_rms", *shape))
+
+
+def adamw_two_rates(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """AdamW that moves hidden matrices at ``config.lr``, the rest at ``config.adamw_lr``."""
+    optimizer = build_optimizer(model, config)
+    hidden, _ = optimizer.param_groups
+    hidden["lr"] = config.lr
+    return optimizer

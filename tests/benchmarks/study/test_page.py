@@ -11,7 +11,7 @@ from benchmarks.study import __main__ as study
 from benchmarks.study.arms import ARMS
 from benchmarks.study.page import filled
 from benchmarks.study.pictures import PICTURES
-from benchmarks.study.search import TRIALS, is_inside
+from benchmarks.study.search import TRIALS, best_rate, is_inside
 from benchmarks.study.tables import Tables
 from optgeom.figures.theme import DARK, LIGHT, Theme
 
@@ -46,6 +46,10 @@ def test_every_rule_was_searched_as_often_and_its_best_lies_inside(tables: Table
         found = tables.search(arm)
         assert is_inside(found), arm
         assert len(found) >= TRIALS
+        # the two neighbours of the best were half a step away, for every rule
+        rates = sorted(found)
+        best = rates.index(best_rate(found))
+        assert rates[best + 1] / rates[best - 1] < 2.01, arm
         assert len(tables.losses(arm)) >= 5
 
 
