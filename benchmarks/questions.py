@@ -126,35 +126,40 @@ NOTHING = 0.1
 
 QUIET = 5.0
 """Per cent by which the uncaptured steps of a watched run may differ from unwatched ones for a
-captured step's share to be compared: beyond it cost has moved there, or the machine drifted."""
+captured step's share to be compared: where they differ by more, and not by chance alone, cost has
+moved there, or the machine drifted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """A median, its interval, both in words; whether the steps beside are quiet."""
+    """A median, its interval, both in words; how steps beside differ: -1 less, 0 not, 1 more."""
 
     median: float
     within: tuple[float, float]
     text: str
-    quiet: bool = True
+    beside: int = 0
 
     def over(self, other: _Cost) -> str:
-        """Their ratio, where neither may as well be nothing, nor be paid in the steps beside."""
-        if not (self.quiet and other.quiet):
-            return "none: the steps beside differ"
+        """Their ratio, where neither may as well be nothing, nor ours be paid in steps beside."""
         if min(*self.within, *other.within) <= 0:
             return "one may be 0"
-        return _over(self.median, other.median)
+        if self.beside or other.beside < 0:
+            return "none: the steps beside differ"
+        ratio = _over(self.median, other.median)
+        return f"at most {ratio}" if other.beside else ratio
 
 
 def _instruments(tables: Tables) -> Iterator[Row]:
     steps = [*tables["steps"], *tables["peers"]]
 
     def by_added(one: Mapping[str, Any]) -> _Cost:
-        added, beside = one["added"], one["beside"]["median"]
-        text = f"{_interval(added, '.1f')} %, steps beside {beside:+.1f}"
+        added, beside = one["added"], one["beside"]
+        low, high = _ends(beside)
+        seen = _interval(beside, "+.1f") if low < high else f"{beside['median']:+.1f}"
+        text = f"{_interval(added, '.1f')} %, steps beside {seen}"
         text += f", background {one['background']:.1f}"
-        return _Cost(added["median"], _ends(added), text, quiet=abs(beside) < QUIET)
+        differs = abs(beside["median"]) >= QUIET and not low <= 0 <= high
+        return _Cost(added["median"], _ends(added), text, differs * (1 if low > 0 else -1))
 
     def by_pair(one: Mapping[str, Any]) -> _Cost:
         low, median, high = (pair(one, end) for end in ("low", "median", "high"))

@@ -34,9 +34,16 @@ def main() -> None:
     parser.add_argument(
         "--draw", action="store_true", help="train nothing: figures and page from the kept tables"
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="tables (%(default)s)")
-    parser.add_argument("--page", type=Path, default=PAGE, help="its numbers (%(default)s)")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="tables (benchmarks/results/study)"
+    )
+    parser.add_argument(
+        "--page", type=Path, help="to be filled (docs/study.md, where results are there)"
+    )
     arguments = parser.parse_args()
+    # a page of the documentation says what its own results say, and no others
+    own = arguments.results.resolve() == RESULTS
+    place: Path | None = arguments.page or (PAGE if own else None)
     if not arguments.draw:
         where = machine()
         with workers(arguments.workers or os.cpu_count() or 1, arguments.runs) as executor:
@@ -46,15 +53,20 @@ def main() -> None:
         about = {**_about(runs), "machine": where, "calibration": calibration}
         collect(runs, arguments.runs, cost=costs, about=about).save(arguments.results)
     tables = Tables.load(arguments.results)
+    print(f"{page.results(tables)}\n\ntables: {arguments.results}")
+    if place is not None:
+        _fill(place, tables)
+
+
+def _fill(place: Path, tables: Tables) -> None:
     for theme in ("light", "dark"):
         colours = theme_of(theme)
         figures = {
             f"{name}-{theme}": picture(tables, colours) for name, picture in PICTURES.items()
         }
-        draw(figures, arguments.page.parent / "study")
-    page.write(arguments.page, tables)
-    print(page.results(tables))
-    print(f"\ntables: {arguments.results}, page: {arguments.page}")
+        draw(figures, place.parent / "study")
+    page.write(place, tables)
+    print(f"page: {place}")
 
 
 def _about(runs: Runs) -> dict[str, Any]:

@@ -302,7 +302,15 @@ def test_other_instruments_stand_beside_ours(bench: ModuleType) -> None:
     saved = rows["by hand: torch.save of every update"]
     # a captured step and the one after it: 1.48 * (0.8 + 1) - 2; nothing of theirs is done later
     assert (saved["ours / theirs"], saved[""]) == ("8.30", "**missed**")
-    assert rows["Cockpit, sizes of updates and gradients"]["ours / theirs"].startswith("none")
+    moved = rows["Cockpit, sizes of updates and gradients"]
+    assert moved["ours / theirs"] == "at most 0.44"  # what theirs take beside is not in it
+    assert "steps beside +20.0\xa0[+19.0,\xa0+21.0]" in moved["theirs"]
+    peers[2]["beside"]["low"] = -1.0  # may as well be nothing
+    rows = {row["beside"]: row for row in summary.rows_of("instruments", one)}
+    assert rows["Cockpit, sizes of updates and gradients"]["ours / theirs"] == "0.44"
+    steps[0]["beside"] |= {"median": 9.0, "low": 8.0}
+    rows = {row["beside"]: row for row in summary.rows_of("instruments", one)}
+    assert rows["TensorBoard histograms"]["ours / theirs"] == "none: the steps beside differ"
     assert summary.failures({"instruments": one}, ["instruments"]) == ["instruments: x"]
 
 

@@ -81,7 +81,8 @@ class Shapes:
         rules: By group of matrices.
         layers: The captured matrices, (rows, columns), in the trace's order.
         clocks: Of all of them.
-        stages: How many are recorded; `spectral` of them have singular values.
+        stages: How many are recorded, of those that the optimizer has; `spectral` of them have
+            singular values.
         update: Whether the update is among them.
         bound: Bytes of a trace's 1000 steps as `Recorder.describe` says it.
     """
@@ -121,22 +122,24 @@ def shapes_of(config: TrainConfig) -> Shapes:
     clocks = Clocks.of(own.every, own.spectra_every, own.updates_every, own.burst)
     groups = [group for group in optimizer.param_groups if _is_matrix(group, optimizer)]
     places = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+    weights = tuple(
+        Weight(
+            name,
+            parameter,
+            int(name.split(".")[1]) if name.startswith("blocks.") else -1,
+            _state(optimizer, groups, places.get(id(parameter), -1), parameter),
+            places.get(id(parameter), -1),
+        )
+        for name, parameter in model.named_parameters()
+    )
+    recorded = set(own.stages) - _lacking(optimizer, weights)
     return Shapes(
-        weights=tuple(
-            Weight(
-                name,
-                parameter,
-                int(name.split(".")[1]) if name.startswith("blocks.") else -1,
-                _state(optimizer, groups, places.get(id(parameter), -1), parameter),
-                places.get(id(parameter), -1),
-            )
-            for name, parameter in model.named_parameters()
-        ),
+        weights=weights,
         rules=tuple(_rule(optimizer, group) for group in groups),
         layers=tuple(layer.shape for layer in layers),
         clocks=clocks,
-        stages=len(own.stages),
-        spectral=len(set(own.stages) - WITHOUT_SPECTRUM),
+        stages=len(recorded),
+        spectral=len(recorded - WITHOUT_SPECTRUM),
         update="update" in own.stages,
         bound=1e6 * describe(decisions, layers, clocks, len(own.stages)).megabytes_per_1000_steps,
     )
@@ -144,6 +147,14 @@ def shapes_of(config: TrainConfig) -> Shapes:
 
 def _is_matrix(group: dict[str, Any], optimizer: Optimizer) -> bool:
     return isinstance(optimizer, MatrixOptimizer) and group["algorithm"] != "adamw"
+
+
+def _lacking(optimizer: Optimizer, weights: Sequence[Weight]) -> set[str]:
+    """Stages that hidden matrices do not go through."""
+    if not isinstance(optimizer, MatrixOptimizer):
+        return {"ns_input", "orthogonalized"}
+    has_second = any(one.group >= 0 and len(one.state) > 1 for one in weights)
+    return set() if has_second else {"second_moment"}
 
 
 def _settings(optimizer: Optimizer, group: dict[str, Any]) -> Any:

@@ -104,3 +104,25 @@ def test_moves_weights_as_its_formula_says(name: str, index: int) -> None:
         expected = (1 - LR * DECAY) * expected - LR * RULES[name](momentum, state)
     moved = np.abs(weight.detach().numpy() - expected).max()
     assert moved < 2e-5, moved
+
+
+def test_adamw_with_two_rates_is_adamw_at_each() -> None:
+    model, arm = Blocks(), ARMS["adamw-two-rates"]
+    optimizer = arm.make(
+        model, OptimizerConfig(name="adamw", lr=LR, adamw_lr=LR / 4, weight_decay=DECAY)
+    )
+    for weight, lr, decay in ((model.blocks[0].weight, LR, DECAY), (model.norm.weight, LR / 4, 0)):
+        expected = weight.detach().double().numpy().copy()
+        first, second = np.zeros_like(expected), np.zeros_like(expected)
+        rng = np.random.default_rng(0)
+        optimizer.state.clear()
+        for step in range(1, STEPS + 1):
+            gradient = rng.standard_normal(expected.shape)
+            weight.grad = torch.from_numpy(gradient).float()
+            optimizer.step()
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.95 * second + 0.05 * gradient**2
+            move = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.95**step)) + 1e-8)
+            expected = (1 - lr * decay) * expected - lr * move
+        weight.grad = None
+        assert np.abs(weight.detach().numpy() - expected).max() < 2e-6
