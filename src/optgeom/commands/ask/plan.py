@@ -80,7 +80,7 @@ def plan(
         click.echo(json.dumps(to_json(found)))
         return
     console = Console()
-    for part in _tables(found, figures(found), config):
+    for part in _tables(found, figures(found), config, console.width):
         console.print(part)
     room, needed = found.machine.memory, found.memory.total
     if needed > room:
@@ -88,7 +88,9 @@ def plan(
         console.print(Text(f"{said} {_ways(settings, gpus)}", "bold red"))
 
 
-def _tables(found: Plan, rows: tuple[Figure, ...], config: str) -> Iterator[RenderableType]:
+def _tables(
+    found: Plan, rows: tuple[Figure, ...], config: str, columns: int
+) -> Iterator[RenderableType]:
     yield Text(
         f"{config} on {found.gpus:,} GPU{'s' * (found.gpus > 1)}: "
         f"{_scaled(found.parameters, _WEIGHTS)} weights, "
@@ -96,17 +98,16 @@ def _tables(found: Plan, rows: tuple[Figure, ...], config: str) -> Iterator[Rend
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     # numbers never shrink: where the terminal is narrow, what they rest on is cut
+    room = columns
     for cells, justify in (
         ([f"  {one.title}" for one in rows], "left"),
         ([_words(one) for one in rows], "right"),
         ([one.basis for one in rows], "left"),
     ):
-        table.add_column(
-            justify=justify,  # type: ignore[arg-type]
-            no_wrap=True,
-            min_width=max(map(len, cells)),
-        )
-    table.add_column(no_wrap=True)
+        width = max(map(len, cells))
+        room -= width + 2
+        table.add_column(justify=justify, no_wrap=True, width=width)  # type: ignore[arg-type]
+    table.add_column(no_wrap=True, max_width=max(room, 1))
     section = ""
     for one in rows:
         if (begins := one.key.partition(".")[0]) != section:
