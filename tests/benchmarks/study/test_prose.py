@@ -74,7 +74,7 @@ def reached(tables: Tables) -> str:
 
 def second_rate(tables: Tables) -> str:
     found = against(tables, "adamw-two-rates", "adamw", 600)
-    return f"with one for hidden matrices alone, AdamW ends at {found} of what it has without"
+    return f"with one for hidden matrices alone, AdamW's final loss changes by {found}."
 
 
 def below_muon(tables: Tables) -> str:
