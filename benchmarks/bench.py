@@ -33,6 +33,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 WORK = ROOT / "runs"
 """Where the parts' own folders are made, and removed after."""
 TINY = WORK / "bench-quick"
+"""Where results of --quick go: they say nothing, and replace none."""
 BIG = ROOT / "runs" / "big"
 """The dashboard's folder: ten minutes to write, 6 GB, kept."""
 

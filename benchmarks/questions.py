@@ -103,8 +103,8 @@ def _steps(tables: Tables) -> Iterator[Row]:
             yield Row(asked, f"failed: {safe(said)}")
             continue
         limit = LIMITS[f"step, {one['optimizer']}"]
-        ours = f"{_interval(one['added'], '.1f')} % of a step"
         added = one["added"]
+        ours = f"{_interval(added, '.1f')} % of a step"
         yield Row(asked, ours, limit=limit, found=added["median"], within=_ends(added))
 
 

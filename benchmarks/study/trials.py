@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def code() -> str:
     """A digest of torch's version and of the files that the rules and the training are made of.
 
-    Without arms.py: what a rule sets is compared beside it, and labels decide nothing.
+    Without arms.py: what a rule sets is compared beside it, and labels decide nothing. A rule that
+    is given another class there wants another name.
     """
     digest = blake2b(torch.__version__.encode(), digest_size=8)
     files = [*(ROOT / "optim").rglob("*.py"), *(ROOT / "trainer").rglob("*.py")]

@@ -123,8 +123,8 @@ def plan(config: TrainConfig, gpus: int, machine: Machine = H100) -> Plan:
     exchange = exchange_of_ranks(shapes, buckets, gpus)
     norms, spectra = capture_of_ranks(shapes, gpus)
     times = times_of(shapes, config, machine, flops_of_ranks(shapes, buckets, gpus), gpus)
-    whole, steady = (_course(shapes, config, times, last=last) for last in (True, False))
-    course = whole if config.capture.last_step else steady
+    course = _course(shapes, config, times, last=config.capture.last_step)
+    steady = _course(shapes, config, times, last=False)
     disk = disk_of(shapes, config, course, gpus)
     return Plan(
         gpus=gpus,
