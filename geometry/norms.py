@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 # underflow are below 1e-19, so n of them change a sum by less than n * 1e-38 / 1e-26.
 SMALLEST_SAFE_SUM = 1e-26
 LARGEST_SAFE_SUM = 1e30
+SMALLEST_SAFE_NORM, LARGEST_SAFE_NORM = SMALLEST_SAFE_SUM**0.5, LARGEST_SAFE_SUM**0.5
 
 PIECE = 256
 """Entries that `vector_norm` adds up at once: so many equal terms cost it 3e-7."""
@@ -67,19 +68,24 @@ def row_norms(matrix: Tensor) -> Tensor:
     Returns:
         (m,), as of `line_norms`.
     """
-    matrix = reachable(matrix.detach())
-    if matrix.dtype == torch.float64:
-        return _by_scaling(matrix)[: len(matrix)]
-    if matrix.device.type != "cpu":
-        wide: Tensor = torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64)
-        return wide
-    matrix = matrix.to(torch.float32)
+    matrix = matrix.detach()
     pieces = piece_norms(matrix)
-    if pieces is None:
+    if pieces is not None:
+        rows = pieces[:, 0] if pieces.shape[1] == 1 else np.sqrt(np.square(pieces).sum(1))
+        lowest, highest = np.minimum.reduce(rows), np.maximum.reduce(rows)
+        if lowest > SMALLEST_SAFE_NORM and highest < LARGEST_SAFE_NORM:  # no NaN does both
+            return torch.from_numpy(rows)
+        squares = np.square(rows)
+    else:
+        matrix = reachable(matrix)
+        if matrix.dtype == torch.float64:
+            return _by_scaling(matrix)[: len(matrix)]
+        if not matrix.is_cpu:
+            wide: Tensor = torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64)
+            return wide
+        matrix = matrix.to(torch.float32)
         sums = [(block * block).sum(1).numpy() for (block,) in row_blocks(matrix)]
         squares = np.concatenate(sums, dtype=np.float64)
-    else:
-        squares = np.einsum("ij,ij->i", pieces, pieces)
     _repair(squares, matrix)
     return torch.from_numpy(np.sqrt(squares))
 
@@ -88,19 +94,21 @@ def piece_norms(matrix: Tensor) -> Array | None:
     """Norms of a few hundred entries each, which one read by `vector_norm` gives exactly enough.
 
     Args:
-        matrix: (m, n) float32, on the CPU.
+        matrix: (m, n), any.
 
     Returns:
-        (m, k): the norms of k pieces of each row; None where its memory cannot be seen so.
+        (m, k) float64: the norms of k pieces of each row; None of other dtypes than float32, of
+        other devices than the CPU, and where the memory cannot be seen so.
     """
     rows, cols = matrix.shape
-    if not matrix.is_contiguous() or (cols > PIECE and cols % PIECE):
+    if matrix.dtype != torch.float32 or not matrix.is_cpu or not matrix.is_contiguous():
         return None
-    if cols <= PIECE:
-        found = torch.linalg.vector_norm(matrix, dim=1)
-    else:
-        found = torch.linalg.vector_norm(matrix.view(rows, -1, PIECE), dim=2)
-    wide: Array = found.numpy().reshape(rows, -1).astype(np.float64)
+    if cols > PIECE:
+        if cols % PIECE:
+            return None
+        matrix = matrix.view(-1, PIECE)
+    found = torch.linalg.vector_norm(matrix, dim=1).numpy()
+    wide: Array = found.astype(np.float64).reshape(rows, -1)
     return wide
 
 

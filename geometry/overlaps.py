@@ -79,10 +79,15 @@ def length(matrix: Tensor) -> float | Tensor:
     Returns:
         Frobenius norm with relative error 4e-7, 1e-14 for float64 input.
     """
-    matrix = reachable(matrix.detach())
-    if matrix.device.type == "cpu" and matrix.dtype != torch.float64:
-        pieces = piece_norms(matrix.to(torch.float32))
-        square = product(matrix, matrix) if pieces is None else float(np.square(pieces).sum())
+    matrix = matrix.detach()
+    pieces = piece_norms(matrix)
+    if pieces is not None:
+        square = float(np.vdot(pieces, pieces))
+        if is_safe(square):
+            return math.sqrt(square)
+    matrix = reachable(matrix)
+    if matrix.is_cpu and matrix.dtype != torch.float64:
+        square = product(matrix, matrix)
         if is_safe(square):
             return math.sqrt(square)
     norm = overlap(matrix, matrix).first_norm

@@ -162,9 +162,11 @@ def _leading(matrix: Tensor, norms: Tensor, context: Context) -> tuple[float | T
 
 
 def _after(leading: tuple[float | Tensor, ...], norms: Tensor) -> Tensor:
-    if norms.device.type == "cpu":
-        numbers = np.array([float(x) for x in leading])
-        return torch.from_numpy(np.concatenate([numbers, norms.numpy()]))
+    if norms.is_cpu:
+        numbers = np.empty(LEADING + len(norms))
+        numbers[:LEADING] = [float(x) for x in leading]
+        numbers[LEADING:] = norms.numpy()
+        return torch.from_numpy(numbers)
     # A tensor made of a Python number would wait for its copy to the device.
     first = [x if isinstance(x, Tensor) else norms.new_full((), x) for x in leading]
     return torch.cat([torch.stack(first), norms])

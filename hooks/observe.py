@@ -169,7 +169,7 @@ def local_parts(
         names: as `present` gave them.
         out: flat memory that the update may be put into, if it need not outlive the call's use.
     """
-    after = local(slot.parameter.detach())
+    after = slot.now
     parts: dict[str, Tensor] = {"after": after}
     if "weight" in names:
         # an update is handed over before it is applied

@@ -197,7 +197,9 @@ class Reading:
                     self._origins.spread(_tensors(entry.values()), made, by)
 
     def _is_far(self, written: Any) -> bool:
-        """Whether one plain tensor is written to that shares no memory with what is watched."""
+        """Whether plain tensors are written to that share no memory with what is watched."""
+        if isinstance(written, (list, tuple)):
+            return all(map(self._is_far, written))
         return (
             type(written) in PLAIN
             and written.layout == torch.strided

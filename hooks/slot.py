@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from optgeom.hooks.address import address_of, unwrap
+from optgeom.hooks.address import PLAIN, address_of, unwrap
 from optgeom.hooks.fold import DecayForm, Fold, Origin, narrow_counts
 from optgeom.hooks.formulas import Formula
 from optgeom.hooks.samples import pick
@@ -117,6 +117,19 @@ class Slot:
         return address_of(plain) == address_of(self.weights)
 
     @property
+    def now(self) -> Tensor:
+        """The rank's own part of the weights, wherever it lies now."""
+        parameter, weights = self.parameter, self.weights
+        if (
+            type(parameter) in PLAIN
+            and parameter.data_ptr() == self.pointer
+            and parameter.shape == weights.shape
+            and parameter.stride() == weights.stride()
+        ):
+            return weights
+        return local(parameter.detach())
+
+    @property
     def overwrote_gradient(self) -> bool:
         """Whether the step wrote to the gradient that it was given."""
         return self.gradient_lost or _version(self.gradient) != self.gradient_version
@@ -138,7 +151,7 @@ class Slot:
     @property
     def in_place(self) -> bool:
         """Whether the weights lie where they lay; a difference does not ask."""
-        after = local(self.parameter.detach())
+        after = self.now
         if after.shape != self.weights.shape:
             return False
         return self.source == "difference" or after.data_ptr() == self.pointer
@@ -158,7 +171,7 @@ class Slot:
             return narrow_counts(self.weights, update, lr=lr, decay=decay)
         if self.formula is not None:
             return self.formula.counts
-        return self.fold.held_back(local(self.parameter.detach()), self.gradient)
+        return self.fold.held_back(self.now, self.gradient)
 
     def finish(self, update: Tensor) -> None:
         """Keep the update's sampled entries and let go of all that was held for it."""

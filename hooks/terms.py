@@ -69,12 +69,12 @@ def precision(weights: Tensor) -> torch.dtype:
 
 def _room(like: Tensor, operand: Tensor, out: Tensor | None) -> Tensor:
     """Memory for an addend, with its entries in the operand's order, if that is a dense one."""
-    order = operand.stride() if operand.shape == like.shape and _is_turned(operand) else None
+    turned = operand.shape == like.shape and _is_turned(operand)
     if out is None:
-        room = torch.empty(like.shape, dtype=precision(like), device=like.device)
-    else:
-        room = out[: like.numel()].view(like.shape)
-    return room if order is None else room.as_strided(like.shape, order)
+        out = torch.empty(like.numel(), dtype=precision(like), device=like.device)
+    if turned or like.is_contiguous():
+        return out.as_strided(like.shape, operand.stride() if turned else like.stride())
+    return out[: like.numel()].view(like.shape)
 
 
 def _is_turned(operand: Tensor) -> bool:
@@ -94,8 +94,19 @@ def _wide(operand: Any, like: Tensor) -> Tensor:
     """An operand in the precision of the fold, expanded to the weights' shape."""
     if not isinstance(operand, Tensor):
         return torch.tensor(float(operand), dtype=precision(like), device=like.device)
+    if _fits(operand, like):  # nearly always, and less than asking for a conversion
+        return operand
     operand = operand.detach()
     if operand.layout == torch.sparse_coo:
         operand = operand.to_dense()
     wide: Tensor = operand.to(device=like.device, dtype=precision(like))
     return wide if wide.shape == like.shape else wide.expand(like.shape)
+
+
+def _fits(operand: Tensor, like: Tensor) -> bool:
+    return (
+        operand.dtype == precision(like)
+        and operand.shape == like.shape
+        and operand.device == like.device
+        and operand.layout == torch.strided
+    )

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optgeom.hooks.samples import pick
-from optgeom.hooks.sharding import local
 from optgeom.hooks.slot import Slot
 
 ULPS = 2.0
@@ -88,7 +87,7 @@ def _compared(promises: Sequence[Promise], dtype: torch.dtype) -> list[Outcome]:
     slots = [promise.slot for promise in promises]
     kinds = [
         [slot.sampled for slot in slots],
-        [pick(local(slot.parameter.detach())) for slot in slots],
+        [pick(slot.now) for slot in slots],
         [slot.moved for slot in slots if slot.moved is not None],
     ]
     if any(slot.fold.reach is not None for slot in slots):
