@@ -11,7 +11,9 @@ import shutil
 import statistics
 import sys
 import tempfile
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,6 +118,7 @@ def _checks(device: torch.device) -> Iterator[dict[str, str]]:
     yield _check("spectrum of a matrix, against the CPU", worst, 1e-5)
     yield _analysis_check(device)
     yield from _capture_checks(device)
+    yield from _wait_checks(device)
 
 
 def _analysis_check(device: torch.device) -> dict[str, str]:
@@ -160,6 +163,13 @@ def _capture_checks(device: torch.device) -> Iterator[dict[str, str]]:
                 _distance(recorded.double(), moved),
                 1e-4,
             )
+            spectrum = trace.spectrum(rows[-1]["step"], "weight")
+            exact = torch.linalg.svdvals(recorded.double()).numpy()
+            yield _check(
+                f"{name}: recorded singular values against the recorded update's",
+                float(abs(spectrum - exact).max() / exact[0]),
+                1e-5,
+            )
             yield _check(
                 f"{name}: weights that differ from an unwatched run's",
                 float((plain != watched).sum()),
@@ -170,6 +180,52 @@ def _capture_checks(device: torch.device) -> Iterator[dict[str, str]]:
                 float(sum(row["status"] != "ok" for row in rows)),
                 0.0,
             )
+
+
+def _wait_checks(device: torch.device) -> Iterator[dict[str, str]]:
+    """How often the training thread waits for the device, beyond what the optimizer does."""
+    if device.type != "cuda":
+        return
+    for name, make in {
+        "AdamW": lambda ps: torch.optim.AdamW(ps, lr=1e-2),
+        "NorMuon": lambda ps: NorMuon(ps, lr=1e-2),
+    }.items():
+        layers = nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(8)))
+        model = layers.to(device, torch.bfloat16)
+        optimizer = make(list(model.parameters()))
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        own = _waits(optimizer.step)
+        with tempfile.TemporaryDirectory() as folder:
+            settings = {"every": 2, "spectra_every": 1_000_000, "updates_every": 0, "budget": None}
+            with optgeom.watch(model, optimizer, Path(folder) / "trace", **settings) as recorder:
+                for _ in range(8):  # the ways are known then
+                    optimizer.step()
+                captured, passed = _waits(optimizer.step), _waits(optimizer.step)
+            if recorder.failure is not None:
+                raise RuntimeError("the capture failed") from recorder.failure
+        yield _check(f"{name}: waits of a captured step, 8 matrices", captured - own, 1.0)
+        yield _check(f"{name}: waits of a step without a capture", passed - own, 0.0)
+
+
+def _waits(work: Callable[[], object]) -> int:
+    """How often this thread waits for its device."""
+    found: list[int] = []
+
+    def note(message: Warning | str, *_: object, **__: object) -> None:
+        if "synchronizing" in str(message):
+            found.append(threading.get_ident())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return found.count(threading.get_ident())
 
 
 def _trained(

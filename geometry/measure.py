@@ -92,7 +92,7 @@ def measure_spectrum(
     matrix = matrix.detach()
     values: dict[str, Value] = dict.fromkeys(columns("spectra"))
     values |= {"spectrum_status": "ok", "spectrum_method": None}
-    if is_lost(context):
+    if is_lost(context.source, context.lost_update_fraction):
         values["spectrum_status"] = "lost"
         return SpectrumRow(values, None, None)
     found = singular_values(

@@ -103,7 +103,7 @@ def partial_of(
         shape=shape,
         stage=context.stage,
         status=context.status,
-        lost=is_lost(context),
+        lost=is_lost(context.source, context.lost_update_fraction),
         facts=_facts(context),
         lr=context.lr,
         steps_since_previous=context.steps_since_previous,
@@ -135,10 +135,10 @@ def check(matrix: Tensor, context: Context) -> None:
         )
 
 
-def is_lost(context: Context) -> bool:
+def is_lost(source: str | None, lost_update_fraction: float | None) -> bool:
     """Whether a difference of weights lost so many entries that it is no update."""
-    lost = context.lost_update_fraction
-    return context.source == "difference" and lost is not None and lost > LOST_LIMIT
+    lost = lost_update_fraction
+    return source == "difference" and lost is not None and lost > LOST_LIMIT
 
 
 def _facts(context: Context) -> dict[str, float | int | None]:

@@ -34,16 +34,17 @@ from optgeom.hooks.observe import (
     present,
 )
 from optgeom.hooks.reading import IN_FLIGHT, Reading
-from optgeom.hooks.records import Polynomial, Records, detached, polynomial_of
+from optgeom.hooks.records import Polynomial, Records, counted, detached, polynomial_of
 from optgeom.hooks.replicas import apart, digests
 from optgeom.hooks.scaler import loss_scale
 from optgeom.hooks.sharding import Ranks, is_sharded
 from optgeom.hooks.slot import Slot
+from optgeom.hooks.streams import beside
 from optgeom.hooks.targets import Target, targets_of
 from optgeom.hooks.terms import precision
 from optgeom.hooks.verify import Outcome, Promise, outcomes
 from optgeom.hooks.ways import Ways
-from optgeom.hooks.worker import Worker
+from optgeom.hooks.worker import Job, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Capturing:
             stages: that are recorded.
         """
         self._layers = layers
+        self._device = layers[0].parameter.device
         self._targets = targets_of(layers)
         self._records = records
         self._worker = worker
@@ -186,6 +188,7 @@ class Capturing:
             slot.drop()
         if sum(map(held_bytes, capture.pending)) > IN_FLIGHT:
             capture.handed_over = True
+            self._count(capture)
             self._submit(capture)
         self._costs.early += time.perf_counter() - started
 
@@ -225,7 +228,7 @@ class Capturing:
     ) -> None:
         """Norms of whole matrices at once; what is stored or decomposed waits."""
         if counts is not None:
-            facts.count(counts.tolist())
+            capture.counts[target.index] = counts
         plan = capture.plan
         wanted = [(place, self._layers[place]) for place in target.layers if place in plan.layers]
         group = capture.optimizer.param_groups[target.group]
@@ -293,10 +296,11 @@ class Capturing:
             if outcome is not None:
                 counts[place] = outcome.counts
         wrong = [float(outcome is not None and not outcome.verified) for outcome in found]
-        device = self._layers[0].parameter.device
-        failed, *wrong = self._ranks.agree([float(self._guard.error is not None), *wrong], device)
+        failed, *wrong = self._ranks.agree(
+            [float(self._guard.error is not None), *wrong], self._device
+        )
         self._learn(capture, wrong)
-        totals = self._ranks.sums(counts, device)
+        totals = self._ranks.sums(counts, self._device)
         if failed:
             return  # where another rank's capture failed, this one learns it at the next capture
         with self._guard.harmless():
@@ -344,6 +348,7 @@ class Capturing:
         totals: np.ndarray[Any, Any],
     ) -> None:
         """Fill in what only the samples say, of targets that this rank records."""
+        self._count(capture)
         for place, (target, outcome) in enumerate(zip(capture.targets, found, strict=True)):
             facts = capture.facts.get(target.index)
             if facts is None or outcome is None:
@@ -356,6 +361,19 @@ class Capturing:
             sharded = is_sharded(target.parameter)
             if facts.lost_update_fraction is None:
                 facts.count(list(totals[place] if sharded else counts[place]))
+
+    def _count(self, capture: Capture) -> None:
+        """What rounding held back, of all matrices read so far in one transfer."""
+        if not capture.counts:
+            return
+        lost = torch.stack([one.to(self._device) for one in capture.counts.values()]).tolist()
+        for index, one in zip(capture.counts, lost, strict=True):
+            capture.facts[index].count(one)
+        late = {id(capture.facts[index]) for index in capture.counts}
+        capture.measured = [
+            counted(one) if id(one.facts) in late else one for one in capture.measured
+        ]
+        capture.counts.clear()
 
     def _learn(self, capture: Capture, wrong: Sequence[float]) -> None:
         if capture.reading is None:
@@ -393,9 +411,10 @@ class Capturing:
         """Hand matrices to the writer and to the background thread."""
         started = time.perf_counter()
         with self._guard.harmless():
-            for kept in capture.pending:
-                if kept.index in capture.plan.updates and not kept.stored:
-                    self._records.updates(kept)
+            stored = capture.plan.updates
+            self._records.updates(
+                [one for one in capture.pending if one.index in stored and not one.stored]
+            )
         self._costs.updates_seconds += time.perf_counter() - started
         for kept in capture.pending:
             if kept.index in capture.plan.spectra:
@@ -403,8 +422,9 @@ class Capturing:
                 self._worker.submit(self._job(kept, polynomial_of(group)), held_bytes(kept))
         capture.pending.clear()
 
-    def _job(self, kept: Observed, polynomial: Polynomial) -> partial[None]:
-        return partial(self._records.spectra, kept, polynomial)
+    def _job(self, kept: Observed, polynomial: Polynomial) -> Job:
+        device = next((one.device for one in kept.stages.values()), torch.device("cpu"))
+        return beside(device, partial(self._records.spectra, kept, polynomial))
 
 
 def _some_have(flags: Sequence[float]) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ class Capture:
         weight_norms: before the step, of layers whose rows compare nothing else with them; of the
             rows that this rank has.
         facts: of targets that were measured on this rank.
+        counts: what rounding held back of targets, as of `Slot.held_back`, not looked at yet.
         measured: what of them is to be written once the samples agree.
         read: rows of sharded targets that wait to be sent, by target.
         pending: matrices that wait for the background thread.
@@ -65,6 +66,7 @@ class Capture:
     entries: dict[int, Entry] = field(default_factory=dict)
     weight_norms: dict[int, float | Tensor] = field(default_factory=dict)
     facts: dict[int, Facts] = field(default_factory=dict)
+    counts: dict[int, Tensor] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
     read: dict[int, ReadRows] = field(default_factory=dict)
     pending: list[Observed] = field(default_factory=list)

@@ -25,7 +25,7 @@ from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import Facts, Observed, local_parts
 from optgeom.hooks.parts import WHOLE, Part, Task, rows_of
-from optgeom.hooks.records import LIVE, Measured, Records, context_of, polynomial_of
+from optgeom.hooks.records import LIVE, Block, Measured, Records, context_of, polynomial_of
 from optgeom.hooks.sharding import Ranks, is_sharded, local
 from optgeom.hooks.slot import Slot
 from optgeom.hooks.state import second_moment_of
@@ -290,7 +290,7 @@ class Gathering:
             if part.name in LIVE:
                 rows = rows.clone()
             layer = self._layers[part.index]
-            self._records.block(layer, facts, part.name, rows, row_start=where.start)
+            self._records.blocks([Block(layer, facts, part.name, rows, where.start)])
 
     # -- what the owner does -------------------------------------------------------------------
 

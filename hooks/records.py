@@ -13,10 +13,11 @@ from torch import Tensor
 from optgeom.geometry.context import Context
 from optgeom.geometry.finish import finish_norms
 from optgeom.geometry.measure import WITHOUT_SPECTRUM, measure_spectrum
-from optgeom.geometry.partial import Partial, norms_pass
+from optgeom.geometry.partial import Partial, is_lost, norms_pass
 from optgeom.hooks.guard import Guard
 from optgeom.hooks.layers import Layer
 from optgeom.hooks.observe import Facts, Observed
+from optgeom.hooks.streams import on_host
 from optgeom.optim.newton_schulz import COEFFICIENT_SETS
 from optgeom.traces.schema import Cell
 from optgeom.traces.writer import TraceWriter
@@ -46,6 +47,17 @@ class Measured:
     stage: str
     facts: Facts
     partial: Partial
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Some rows of a raw matrix, (r, n), and where they belong."""
+
+    layer: Layer
+    facts: Facts
+    stage: str
+    rows: Tensor
+    row_start: int = 0
 
 
 @dataclass(slots=True)
@@ -124,18 +136,29 @@ class Records:
             elif stage == "ns_input":
                 polar = row.polar_row_norms
 
-    def updates(self, seen: Observed) -> None:
+    def updates(self, whole: Sequence[Observed]) -> None:
         """Hand raw matrices over to be stored; they are kept, so they have to be `detached`."""
-        for stage, matrix in seen.stages.items():
-            self.block(seen.layer, seen.facts, stage, matrix)
+        found = [
+            Block(seen.layer, seen.facts, stage, matrix)
+            for seen in whole
+            for stage, matrix in seen.stages.items()
+        ]
+        self.blocks(found)
 
-    def block(
-        self, layer: Layer, known: Facts, stage: str, rows: Tensor, *, row_start: int = 0
-    ) -> None:
-        """Hand some rows of a raw matrix over to be stored, (r, n); they are kept."""
-        values = rows.detach().to("cpu", torch.float32).contiguous().numpy()
-        cell = self.cell(layer, known.step, stage)
-        self.writer.update(cell, values, dtype="float32", row_start=row_start)
+    def blocks(self, blocks: Sequence[Block]) -> None:
+        """Hand rows of raw matrices over to be stored; they are kept."""
+        for one, values in zip(blocks, on_host([one.rows for one in blocks]), strict=True):
+            cell = self.cell(one.layer, one.facts.step, one.stage)
+            self.writer.update(cell, values, dtype="float32", row_start=one.row_start)
+
+
+def counted(measured: Measured) -> Measured:
+    """The same, where what rounding held back has been counted since it was read."""
+    known = measured.facts
+    if measured.stage != "update":
+        return measured
+    lost = is_lost(known.source, known.lost_update_fraction)
+    return replace(measured, partial=replace(measured.partial, lost=lost))
 
 
 def context_of(
