@@ -83,8 +83,7 @@ class Recorder(Shown):
         self._budget = Budget(budget)
         self._spent = Spent(0.0, 0.0, 0.0, 0.0, 0.0)
         self._settings = dict(settings)
-        self._stages = stages
-        self._strict = strict
+        self._stages, self._strict = stages, strict
         self._room = room
         self._raw_bytes = self._last_raw = 0
         self._warn = logger.warning if ranks.rank == 0 else logger.debug  # all see the same
@@ -367,6 +366,9 @@ class Recorder(Shown):
             return
         planned = plan(self._clocks, self._step, self._budget.thinning, whole=self._whole)
         self._whole = False
+        if (worker := self._worker).offered:  # earlier captures' jobs are done now, or most of them
+            part = worker.done * self._measured / worker.offered
+            self._costs.spectra.look(worker.seconds, part)
         if planned is not None:
             planned = planned.without(self._replaced.look(self._step))
             self._plan = self._within_room(planned)
@@ -404,20 +406,18 @@ class Recorder(Shown):
             self._due = next_capture(self._clocks, self._step)
 
     def _finish_capture(self, planned: Plan, now: float) -> None:
-        costs, worker = self._costs, self._worker
-        costs.capture_ended(now, self._part(planned.norms), worker.waited)
+        costs = self._costs
+        costs.capture_ended(now, self._part(planned.norms), self._worker.waited)
         self._measured += self._part(planned.spectra)
         self._stored += self._part(planned.updates)
-        if worker.offered and self._measured:  # a whole capture's bytes; the thread runs behind
-            costs.spectra.look(worker.seconds, worker.done * self._measured / worker.offered)
         costs.updates.look(costs.updates_seconds, self._stored)
         left_out = planned.left_out * len(self._stages)
         costs.rows_left_out += left_out
         costs.saved += self.failure is None
         self._writer.end_step(self._step)
         if self._ranks.rank == 0:
-            by_writer = self._writer.dropped.total()
-            lost = {"budget": left_out, "queue": worker.dropped, "writer": by_writer}
+            lost = {"budget": left_out, "queue": self._worker.dropped}
+            lost["writer"] = self._writer.dropped.total()
             for name, value in costs.scalars(self._background, lost):
                 self._writer.scalar(self._step, name, value)
         self._beside.look(self._step)
