@@ -163,7 +163,7 @@ def _leading(matrix: Tensor, norms: Tensor, context: Context) -> tuple[float | T
 
 def _after(leading: tuple[float | Tensor, ...], norms: Tensor) -> Tensor:
     if norms.is_cpu:
-        numbers = np.empty(LEADING + len(norms))
+        numbers = np.empty(LEADING + norms.shape[0])
         numbers[:LEADING] = [float(x) for x in leading]
         numbers[LEADING:] = norms.numpy()
         return torch.from_numpy(numbers)

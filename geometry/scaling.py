@@ -8,7 +8,7 @@ from torch import Tensor
 
 def reachable(matrix: Tensor) -> Tensor:
     """The matrix, on the CPU where its device has no float64."""
-    return matrix.cpu() if matrix.device.type == "mps" else matrix
+    return matrix if matrix.is_cpu or matrix.device.type != "mps" else matrix.cpu()
 
 
 def widened(matrix: Tensor) -> Tensor:

@@ -95,10 +95,10 @@ def _call(
     return result
 
 
-def _operands(
-    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Mapping[str, Any] | None:
+def _operands(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any] | None:
     names = METHODS[name]
+    if len(args) == len(names):  # nearly always, and then there is nothing to look for
+        return dict(zip(names, args, strict=True)) | kwargs
     given = dict(zip(names, args, strict=False)) | dict(kwargs)
     return given if len(args) <= len(names) and given.keys() >= set(names) else None
 

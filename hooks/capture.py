@@ -87,7 +87,6 @@ class Capturing:
             stages: that are recorded.
         """
         self._layers = layers
-        self._device = layers[0].parameter.device
         self._targets = targets_of(layers)
         self._records = records
         self._worker = worker
@@ -256,11 +255,11 @@ class Capturing:
 
     def flags(self, capture: Capture) -> list[float]:
         """What this rank lacks and has of every target, for the ranks to agree on by maximum."""
-        told: list[float] = []
-        if self._ranks.size > 1:
-            told = digests(capture.targets, [], self._ranks.size)
-            with self._guard.harmless():
-                told = digests(capture.targets, capture.slots, self._ranks.size)
+        if self._ranks.size == 1:
+            return []  # nobody asks
+        told = digests(capture.targets, [], self._ranks.size)
+        with self._guard.harmless():
+            told = digests(capture.targets, capture.slots, self._ranks.size)
         if capture.reading is None:
             return [float(name == "update") for _ in capture.targets for name in _HERE] + told
         found: list[float] = []
@@ -325,6 +324,10 @@ class Capturing:
         for target, distance in compared:
             if distance:
                 scalar(f"replicas_apart.{self._layers[target.layers[0]].parameter_name}", distance)
+
+    @property
+    def _device(self) -> torch.device:
+        return self._layers[0].parameter.device
 
     def _owns(self, target: Target) -> bool:
         return self._ranks.owner(target.index) == self._ranks.rank

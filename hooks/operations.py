@@ -71,7 +71,10 @@ def _number(value: Any) -> float | None:
 
 
 def _first(values: Mapping[str, Any], *names: str, default: Any = None) -> Any:
-    return next((values[name] for name in names if name in values), default)
+    for name in names:
+        if name in values:
+            return values[name]
+    return default
 
 
 def _add(values: Mapping[str, Any], same: Same, sign: float) -> Effect | None:
