@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -186,12 +187,15 @@ def _wait_checks(device: torch.device) -> Iterator[dict[str, str]]:
     """How often the training thread waits for the device, beyond what the optimizer does."""
     if device.type != "cuda":
         return
-    for name, make in {
+    makers: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
         "AdamW": lambda ps: torch.optim.AdamW(ps, lr=1e-2),
         "NorMuon": lambda ps: NorMuon(ps, lr=1e-2),
-    }.items():
+    }
+    # of 16-bit weights what rounding held back comes after the samples, when the device is idle
+    bounds = {torch.float32: 1.0, torch.bfloat16: 2.0}
+    for (name, make), (dtype, bound) in product(makers.items(), bounds.items()):
         layers = nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(8)))
-        model = layers.to(device, torch.bfloat16)
+        model = layers.to(device, dtype)
         optimizer = make(list(model.parameters()))
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter)
@@ -205,8 +209,9 @@ def _wait_checks(device: torch.device) -> Iterator[dict[str, str]]:
                 captured, passed = _waits(optimizer.step), _waits(optimizer.step)
             if recorder.failure is not None:
                 raise RuntimeError("the capture failed") from recorder.failure
-        yield _check(f"{name}: waits of a captured step, 8 matrices", captured - own, 1.0)
-        yield _check(f"{name}: waits of a step without a capture", passed - own, 0.0)
+        what = f"{name}, {str(dtype).removeprefix('torch.')}: waits of a"
+        yield _check(f"{what} captured step, 8 matrices", captured - own, bound)
+        yield _check(f"{what} step without a capture", passed - own, 0.0)
 
 
 def _waits(work: Callable[[], object]) -> int:
@@ -214,7 +219,7 @@ def _waits(work: Callable[[], object]) -> int:
     found: list[int] = []
 
     def note(message: Warning | str, *_: object, **__: object) -> None:
-        if "synchronizing" in str(message):
+        if "called a synchronizing CUDA operation" in str(message):
             found.append(threading.get_ident())
 
     with warnings.catch_warnings():

@@ -21,6 +21,8 @@ from jobs import Job
 from methods import OURS
 from timing import Interval, Number, json_option, machine, prepare, table, write_json
 
+import optgeom
+
 METHOD = "optgeom: norms and CV"
 WARM_UP = 8
 
@@ -46,6 +48,15 @@ def measure(optimizer: str, steps: int) -> tuple[float, float]:
         method.close()
     timed = seconds[WARM_UP:]
     return 1e3 * statistics.median(timed[::2]), 1e3 * statistics.median(timed[1::2])
+
+
+def _check_source() -> None:
+    """A folder without the package would leave the installed one to be imported."""
+    wanted, found = Path(os.environ["PYTHONPATH"]), Path(optgeom.__file__).parent.parent
+    if found != wanted:
+        raise SystemExit(
+            f"--sources takes folders that hold optgeom; for {wanted} it is in {found}"
+        )
 
 
 def rows(found: dict[str, list[tuple[float, float]]]) -> list[dict[str, str]]:
@@ -77,10 +88,12 @@ def main() -> None:
     json_option(parser)
     given = parser.parse_args()
     if given.once:
+        _check_source()
         print(json.dumps(measure(given.optimizer, given.steps)))
         return
     print(machine())
     sources = given.sources or [Path(__file__).parent.parent / "src"]
+    sources = [source.resolve() for source in sources]
     command = [sys.executable, __file__, "--once", "--optimizer", given.optimizer]
     found: dict[str, list[tuple[float, float]]] = {str(source): [] for source in sources}
     for _ in range(given.rounds):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optgeom.geometry.norms import piece_norms, row_blocks
+from optgeom.geometry.norms import piece_norms, row_blocks, widened_here
 from optgeom.geometry.scaling import reachable, scaled
 
 _SMALLEST_SAFE_SUM = 1e-20
@@ -79,10 +79,10 @@ def length(matrix: Tensor) -> float | Tensor:
     Returns:
         Frobenius norm with relative error 4e-7, 1e-14 for float64 input.
     """
-    matrix = matrix.detach()
+    matrix = widened_here(matrix.detach())
     pieces = piece_norms(matrix)
     if pieces is not None:
-        square = float(np.vdot(pieces, pieces))
+        square = float(np.square(pieces).sum())
         if is_safe(square):
             return math.sqrt(square)
     matrix = reachable(matrix)

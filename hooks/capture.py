@@ -369,7 +369,8 @@ class Capturing:
         """What rounding held back, of all matrices read so far in one transfer."""
         if not capture.counts:
             return
-        lost = torch.stack([one.to(self._device) for one in capture.counts.values()]).tolist()
+        counts = list(capture.counts.values())
+        lost = torch.stack([one.to(counts[0].device) for one in counts]).tolist()
         for index, one in zip(capture.counts, lost, strict=True):
             capture.facts[index].count(one)
         late = {id(capture.facts[index]) for index in capture.counts}
@@ -426,7 +427,8 @@ class Capturing:
         capture.pending.clear()
 
     def _job(self, kept: Observed, polynomial: Polynomial) -> Job:
-        device = next((one.device for one in kept.stages.values()), torch.device("cpu"))
+        devices = {one.device for one in kept.stages.values()}
+        device = next((one for one in devices if one.type == "cuda"), torch.device("cpu"))
         return beside(device, partial(self._records.spectra, kept, polynomial))
 
 

@@ -125,6 +125,8 @@ class Slot:
             and parameter.data_ptr() == self.pointer
             and parameter.shape == weights.shape
             and parameter.stride() == weights.stride()
+            and parameter.dtype == weights.dtype
+            and parameter.is_neg() == weights.is_neg()
         ):
             return weights
         return local(parameter.detach())

@@ -109,4 +109,5 @@ def _fits(operand: Tensor, like: Tensor) -> bool:
         and operand.shape == like.shape
         and operand.device == like.device
         and operand.layout == torch.strided
+        and not operand.requires_grad
     )

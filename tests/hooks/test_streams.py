@@ -19,7 +19,7 @@ def test_matrices_come_to_the_host_as_float32_in_their_order() -> None:
     first = torch.arange(6.0).reshape(2, 3)
     second = torch.arange(6.0, dtype=torch.float64).reshape(2, 3).mT
     third = torch.full((1, 2), 0.5, dtype=torch.bfloat16, requires_grad=True)
-    found = on_host([first, second, third])
+    found = list(on_host([first, second, third]))
     assert [one.dtype for one in found] == [np.float32] * 3
     assert [one.flags.c_contiguous for one in found] == [True] * 3
     np.testing.assert_array_equal(found[1], second.numpy())
