@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def workers(count: int, folder: Path) -> Iterator[Executor]:
             raise Busy(
                 f"another study is at work in {folder}: wait for it, or give --runs another folder"
             ) from None
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
         spawn = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(count, spawn, initializer=_prepare)
         try:
@@ -49,7 +50,20 @@ def workers(count: int, folder: Path) -> Iterator[Executor]:
             raise
         finally:
             executor.shutdown(cancel_futures=True)
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _end(number: int, frame: object) -> None:
+    """End the workers and this process, at once.
+
+    An exception here could come between a lock's taking and its `with`, and whoever waits for the
+    executor would wait forever. Results are whole files, so that there is nothing to tidy up.
+    """
+    for process in multiprocessing.active_children():
+        process.terminate()
+    sys.stdout.flush()
+    os._exit(128 + number)
 
 
 def _prepare() -> None:
