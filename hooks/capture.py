@@ -39,7 +39,7 @@ from optgeom.hooks.replicas import apart, digests
 from optgeom.hooks.scaler import loss_scale
 from optgeom.hooks.sharding import Ranks, is_sharded
 from optgeom.hooks.slot import Slot
-from optgeom.hooks.streams import beside
+from optgeom.hooks.streams import on_own_stream
 from optgeom.hooks.targets import Target, targets_of
 from optgeom.hooks.terms import precision
 from optgeom.hooks.verify import Outcome, Promise, outcomes
@@ -429,7 +429,7 @@ class Capturing:
     def _job(self, kept: Observed, polynomial: Polynomial) -> Job:
         devices = {one.device for one in kept.stages.values()}
         device = next((one for one in devices if one.type == "cuda"), torch.device("cpu"))
-        return beside(device, partial(self._records.spectra, kept, polynomial))
+        return on_own_stream(device, partial(self._records.spectra, kept, polynomial))
 
 
 def _some_have(flags: Sequence[float]) -> tuple[str, ...]:

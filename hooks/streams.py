@@ -21,7 +21,7 @@ AT_ONCE = 16 << 20
 """Entries of raw matrices that come to the host with one wait."""
 
 
-def beside(device: torch.device, job: Job) -> Job:
+def on_own_stream(device: torch.device, job: Job) -> Job:
     """The same job, for another thread: after what the caller's stream has been given so far.
 
     Args:

@@ -24,7 +24,12 @@ def test_scalars_stand_beside_the_step_that_ended_last(watched, bag, train, open
     assert elapsed["step"].to_pylist() == [0, 1, 2, 7]
     assert elapsed["value"].to_pylist() == sorted(elapsed["value"].to_pylist())
     shares = trace.scalars("capture_share")["value"].to_pylist()
-    assert all(share > 0 for share in shares)
+    background = trace.scalars("background_seconds")["value"].to_pylist()
+    spent = [one + sum(seconds["value"].to_pylist()[: i + 1]) for i, one in enumerate(background)]
+    logged = dict(zip(*(elapsed[name].to_pylist() for name in ("step", "value")), strict=True))
+    # a share is of the time until its capture ended: after the log before it, before its own
+    assert shares[0] >= spent[0] / logged[0] > 0
+    assert spent[1] / logged[1] >= shares[1] >= spent[1] / logged[2]
 
 
 def test_what_is_no_number_is_left_out_and_said_once(watched, bag, train, opened, caplog) -> None:

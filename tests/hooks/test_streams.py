@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from optgeom.hooks.streams import beside, on_host
+from optgeom.hooks.streams import on_host, on_own_stream
 
 
 def test_on_a_cpu_a_job_is_left_as_it_is() -> None:
     def job() -> None:
         raise AssertionError("nobody runs it yet")
 
-    assert beside(torch.device("cpu"), job) is job
+    assert on_own_stream(torch.device("cpu"), job) is job
 
 
 def test_matrices_come_to_the_host_as_float32_in_their_order() -> None:
